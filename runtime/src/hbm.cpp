@@ -1,0 +1,54 @@
+#include <algorithm>
+#include <cstdio>
+
+#include "engine.h"
+
+namespace opennpu {
+
+Hbm::Hbm(std::byte* base, const std::vector<Range>& ranges) : base_(base) {
+  std::vector<Span> readable, writable;
+  for (const Range& range : ranges) {
+    const Span span{range.address, range.address + range.bytes};
+    readable.push_back(span);
+    if (range.writable) writable.push_back(span);
+  }
+  readable_ = merge(std::move(readable));
+  writable_ = merge(std::move(writable));
+}
+
+// Overlapping ranges become one. Neighbours do not: an access must not run on from one buffer into the next.
+std::vector<Hbm::Span> Hbm::merge(std::vector<Span> spans) {
+  std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+  std::vector<Span> merged;
+  for (const Span& span : spans) {
+    if (!merged.empty() && span.begin < merged.back().end) {
+      merged.back().end = std::max(merged.back().end, span.end);
+    } else if (span.begin < span.end) {
+      merged.push_back(span);
+    }
+  }
+  return merged;
+}
+
+std::byte* Hbm::find(uint64_t address, uint64_t bytes, bool write) const {
+  const std::vector<Span>& spans = write ? writable_ : readable_;
+  auto after = std::upper_bound(spans.begin(), spans.end(), address,
+                                [](uint64_t value, const Span& span) { return value < span.begin; });
+  if (after == spans.begin()) return nullptr;
+  const Span& span = *std::prev(after);
+  if (address > span.end || bytes > span.end - address) return nullptr;
+  return base_ + address;
+}
+
+std::byte* Hbm::translate(uint64_t address, uint64_t bytes, bool write) const {
+  if (std::byte* host = find(address, bytes, write)) return host;
+  char message[160];
+  const bool readable = write && find(address, bytes, false) != nullptr;
+  snprintf(message, sizeof message, "%s of %llu bytes at HBM address 0x%llx: %s", write ? "write" : "read",
+           static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(address),
+           readable ? "the buffer is an argument that the program only reads"
+                    : "not within one argument buffer of this launch");
+  throw Trap{message};
+}
+
+}  // namespace opennpu
