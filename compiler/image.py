@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-
 from opennpu.dialects.isa.table import ISA
 from opennpu.runtime.chip import Chip
 

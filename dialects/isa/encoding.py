@@ -18,7 +18,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from opennpu.dialects.isa.table import ISA, MAX_TERMS, Field
 
 _MASK = (1 << 64) - 1
