@@ -1,0 +1,281 @@
+"""TileBuilder: the small language kernels are written in.
+
+Scalars are `Index` (`scalars.py`). A piece of scratchpad or accumulator is a `TileRef`.
+Each method makes ops at the current insertion point:
+
+    with b.loop(0, rows, step) as row:
+        x = b.alloc((step, 64), "bf16")
+        b.load(x, view, (row, 0), (minimum(step, rows - row), 64))
+        b.unary("exp", x, x, (step, 64))
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from opennpu.compiler.kernels.scalars import I64, Index, ssa
+from opennpu.compiler.kernels.values import ELEMENT, ITEMSIZE, View, row_major
+from opennpu.dialects.isa.table import ISA, Field
+from opennpu.dialects.symbols import Dim, Sym
+from torch_mlir import ir
+from torch_mlir.dialects import scf
+
+
+@dataclass(frozen=True)
+class TileRef:
+    """An operand in scratchpad or accumulator: a buffer, a byte offset, byte strides of d0, d1, d2."""
+
+    buffer: ir.Value
+    dtype: str
+    space: str
+    strides: tuple[int, int, int]
+    offset: Index = 0
+
+    def at(self, *index: Index) -> "TileRef":
+        """The window that starts at `index`, which counts along the last len(index) dimensions."""
+        offset = self.offset
+        for i, stride in zip(index, self.strides[3 - len(index) :], strict=True):
+            offset = offset + i * stride
+        return replace(self, offset=offset)
+
+    def broadcast(self, *dims: int) -> "TileRef":
+        """The same window, repeated along the dimensions (0, 1, 2, or -1 for the last)."""
+        zero = {d % 3 for d in dims}
+        return replace(self, strides=tuple(0 if d in zero else s for d, s in enumerate(self.strides)))
+
+    def permuted(self, *strides: int) -> "TileRef":
+        """The window with other byte strides, left-padded with 0."""
+        return replace(self, strides=_pad(strides, 0))
+
+
+class TileBuilder:
+    """Makes tile ops. `argument` gives the SSA value of a launch argument by its signature key."""
+
+    def __init__(self, argument: Callable[[str], ir.Value], address: Callable[["TileBuilder", View], Index]):
+        self._argument = argument
+        self._address = address
+
+    # ---- scalars
+
+    def arg(self, key: str) -> I64:
+        """A launch argument: `symbol:T`, `kv:base`, …"""
+        return I64(self._argument(key))
+
+    def sym(self, extent: Dim) -> Index:
+        """The run-time value of a symbolic extent."""
+        total: Index = 0
+        for monomial, coefficient in Sym.of(extent).terms.items():
+            term: Index = coefficient
+            for name in monomial:
+                term = self.arg(f"symbol:{name}") * term
+            total = total + term
+        return total
+
+    def core(self) -> I64:
+        """This core's number."""
+        return I64(_op("core", results=[_i64()]).result)
+
+    def load_scalar(self, address: Index, dtype: str = "i64") -> I64:
+        """The integer at an HBM address."""
+        attributes = {"dtype": ir.StringAttr.get(dtype)}
+        return I64(_op("load_scalar", [ssa(address)], attributes, [_i64()]).result)
+
+    def address(self, view: View, *index: Index) -> Index:
+        """The HBM byte address of an element of a view (its first where no index is given)."""
+        address = self._address(self, view)
+        for i, stride in zip(index, view.strides, strict=False):
+            address = address + i * self.sym(stride) * view.itemsize
+        return address
+
+    # ---- control
+
+    @contextmanager
+    def loop(self, lo: Index, hi: Index, step: Index = 1) -> Iterator[I64]:
+        """for i in lo, lo + step, … < hi."""
+        op = scf.ForOp(ssa(lo), ssa(hi), ssa(step))
+        with ir.InsertionPoint(op.body):
+            yield I64(op.induction_variable)
+            scf.YieldOp([])
+
+    @contextmanager
+    def if_(self, condition: ir.Value) -> Iterator[None]:
+        """Runs the body where the i1 `condition` (`scalars.compare`) holds."""
+        op = scf.IfOp(condition)
+        with ir.InsertionPoint(op.then_block):
+            yield
+            scf.YieldOp([])
+
+    # ---- memory
+
+    def alloc(self, shape: Sequence[int], dtype: str, space: str = "spm") -> TileRef:
+        """A fresh buffer of up to three dimensions, row-major."""
+        element = ir.Type.parse(ELEMENT[dtype])
+        type_ = ir.MemRefType.get(list(shape), element, memory_space=ir.StringAttr.get(space))
+        strides = [s * ITEMSIZE[dtype] for s in row_major(tuple(shape))]
+        return TileRef(_op("alloc", results=[type_]).result, dtype, space, _pad(strides, 0))
+
+    def dma_load(self, dst: TileRef, src: Index, counts, nbytes: Index, src_strides, dst_strides) -> None:
+        """Up to three nested counts of `nbytes` contiguous bytes, HBM address → tile; strides in bytes."""
+        fields = _dma_fields(counts, nbytes, src_strides, dst_strides)
+        _engine("dma_load", dst=dst, src=src, **fields)
+
+    def dma_store(self, dst: Index, src: TileRef, counts, nbytes: Index, src_strides, dst_strides) -> None:
+        """The mirror of dma_load."""
+        fields = _dma_fields(counts, nbytes, src_strides, dst_strides)
+        _engine("dma_store", dst=dst, src=src, **fields)
+
+    def load(self, dst: TileRef, src: View, start: Sequence[Index], extents: Sequence[Index]) -> None:
+        """Copies the block of a view at `start` into a tile whose last dimensions are the view's."""
+        counts, nbytes, hbm, spm = self._block(src, dst, extents)
+        self.dma_load(dst, self.address(src, *start), counts, nbytes, hbm, spm)
+
+    def store(self, dst: View, start: Sequence[Index], src: TileRef, extents: Sequence[Index]) -> None:
+        """The mirror of load."""
+        counts, nbytes, hbm, spm = self._block(dst, src, extents)
+        self.dma_store(self.address(dst, *start), src, counts, nbytes, spm, hbm)
+
+    def _block(self, view: View, tile: TileRef, extents: Sequence[Index]):
+        """DMA counts, run bytes, HBM strides, tile strides of a block; rank ≤ 3, or 4 where runs are rows."""
+        hbm = [self.sym(s) * view.itemsize for s in view.strides]
+        spm = list(tile.strides)[-len(hbm) :] if len(hbm) <= 3 else [0, *tile.strides]
+        item = view.itemsize
+        if hbm and _same(hbm[-1], item) and spm[-1] == item:
+            return list(extents[:-1]), extents[-1] * item, hbm[:-1], spm[:-1]
+        return list(extents), item, hbm, spm
+
+    def dma_gather(self, dst: TileRef, src: Index, **fields: Index | str) -> None:
+        """Rows that a list of indices in HBM picks → tile.
+
+        Fields as in `isa.toml`; needed are index, index_dtype, count, limit, row_bytes.
+        """
+        _engine("dma_gather", dst=dst, src=src, **(_INDIRECT | _GATHER | fields))
+
+    def dma_scatter(self, dst: Index, src: TileRef, **fields: Index | str) -> None:
+        """The mirror of dma_gather."""
+        _engine("dma_scatter", dst=dst, src=src, **(_INDIRECT | _SCATTER | fields))
+
+    # ---- matrix unit
+
+    def mx_load(self, src: TileRef, layout: str, k: Index, n: Index, stride: Index) -> None:
+        """Makes a k × n tile stationary; layout packed, kn or nk; stride in bytes."""
+        _engine("mx_load", src=src, dtype=src.dtype, layout=layout, k=k, n=n, stride=stride)
+
+    def mx_mul(self, dst: TileRef, src: TileRef, rows: Index, accumulate: Index) -> None:
+        """dst (+)= src · the stationary tile, row by row; the row strides are the tiles' d1 strides."""
+        _engine(
+            "mx_mul",
+            dst=dst,
+            dst_stride=dst.strides[1],
+            src=src,
+            src_stride=src.strides[1],
+            rows=rows,
+            accumulate=accumulate,
+        )
+
+    # ---- vector unit; `dims` are up to three extents, left-padded with 1
+
+    def fill(self, dst: TileRef, value: float | int, dims: Sequence[Index]) -> None:
+        is_float = isinstance(value, float)
+        _engine("v_fill", dst=dst, **_dims(dims), value=value, is_float=int(is_float))
+
+    def iota(self, dst: TileRef, dims: Sequence[Index], base: Index, steps: Sequence[Index]) -> None:
+        steps = dict(zip(("step0", "step1", "step2"), _pad(steps, 0), strict=True))
+        _engine("v_iota", dst=dst, **_dims(dims), base=base, **steps)
+
+    def unary(self, op: str, dst: TileRef, a: TileRef, dims: Sequence[Index]) -> None:
+        _engine("v_unary", op=op, dst=dst, a=a, **_dims(dims))
+
+    def copy(self, dst: TileRef, a: TileRef, dims: Sequence[Index]) -> None:
+        """Copies and casts."""
+        self.unary("copy", dst, a, dims)
+
+    def binary(self, op: str, dst: TileRef, a: TileRef, b: TileRef, dims: Sequence[Index]) -> None:
+        _engine("v_binary", op=op, dst=dst, a=a, b=b, **_dims(dims))
+
+    def select(self, dst: TileRef, cond: TileRef, a: TileRef, b: TileRef, dims: Sequence[Index]) -> None:
+        _engine("v_select", dst=dst, cond=cond, a=a, b=b, **_dims(dims))
+
+    def reduce(self, op: str, dst: TileRef, a: TileRef, dims: Sequence[Index]) -> None:
+        """Along the last dimension; dst[d0][d1] by its first two strides."""
+        _engine("v_reduce", op=op, dst=dst, a=a, **_dims(dims))
+
+    def softmax_step(self, p: TileRef, s: TileRef, m: TileRef, l: TileRef, alpha: TileRef, **fields):  # noqa: E741
+        """One step of the online softmax; m, l, alpha are f32 vectors [rows].
+
+        Fields as in `isa.toml`; needed are rows and n.
+        """
+        _engine("v_softmax_step", p=p, s=s, m=m, l=l, alpha=alpha, **(_SOFTMAX | fields))
+
+    def transpose(self, dst: TileRef, a: TileRef, dims: Sequence[Index]) -> None:
+        """dst[i0,i2,i1] = a[i0,i1,i2]."""
+        _engine("v_transpose", dst=dst, a=a, **_dims(dims))
+
+    def gather(self, dst: TileRef, a: TileRef, index: TileRef, dims: Sequence[Index], limit: Index) -> None:
+        """dst[i0,i1,i2] = a[i0,i1,index[i0,i1,i2]]."""
+        _engine("v_gather", dst=dst, a=a, index=index, **_dims(dims), limit=limit)
+
+
+_SOFTMAX = {"scale": 1.0, "cap": 0.0, "causal": 0, "group": 1, "pos": 0, "key": 0, "window": 0}
+_INDIRECT = {"group": 1, "group_stride": 0, "index_stride": 0, "rows": 1, "row_stride": 0}
+_GATHER = {"dst_index_stride": 0, "dst_row_stride": 0}
+_SCATTER = {"src_index_stride": 0, "src_row_stride": 0}
+
+
+# ---- one engine instruction
+
+
+def _engine(name: str, **fields) -> None:
+    """Makes `npu_tile.<name>`: operands and attributes follow the instruction's row in `isa.toml`."""
+    operands, attributes = [], {}
+    for field in ISA[name].fields:
+        value = fields.pop(field.name)
+        if field.on_chip:
+            operands += [value.buffer, ssa(value.offset)]
+            if field.kind == "tile":
+                attributes[f"{field.name}_strides"] = ir.ArrayAttr.get([_integer(s) for s in value.strides])
+        elif field.kind == "value":
+            operands.append(ssa(value))
+        else:
+            attributes[field.name] = _immediate(field, value)
+    assert not fields, f"{name} has no fields {list(fields)}"
+    _op(name, operands, attributes)
+
+
+def _immediate(field: Field, value: str | float | int) -> ir.Attribute:
+    if field.enum:
+        return ir.StringAttr.get(value)
+    return ir.FloatAttr.get_f32(value) if isinstance(value, float) else _integer(value)
+
+
+def _op(name: str, operands=(), attributes=None, results=()) -> ir.Operation:
+    return ir.Operation.create(
+        f"npu_tile.{name}", results=list(results), operands=list(operands), attributes=attributes or {}
+    )
+
+
+def _dims(extents: Sequence[Index]) -> dict[str, Index]:
+    return dict(zip(("d0", "d1", "d2"), _pad(extents, 1), strict=True))
+
+
+def _dma_fields(counts, nbytes: Index, src_strides, dst_strides) -> dict[str, Index]:
+    names = [f"{kind}{i}" for kind in ("n", "ss", "ds") for i in range(3)]
+    values = (*_pad(counts, 1), *_pad(src_strides, 0), *_pad(dst_strides, 0))
+    return {**dict(zip(names, values, strict=True)), "bytes": nbytes}
+
+
+def _pad(values: Sequence, neutral) -> tuple:
+    """Left-padded to three."""
+    assert len(values) <= 3, "a tile has at most three dimensions"
+    return (neutral,) * (3 - len(values)) + tuple(values)
+
+
+def _same(a: Index, b: int) -> bool:
+    return isinstance(a, int) and a == b
+
+
+def _integer(value: int) -> ir.IntegerAttr:
+    return ir.IntegerAttr.get(_i64(), value)
+
+
+def _i64() -> ir.IntegerType:
+    return ir.IntegerType.get_signless(64)
