@@ -66,7 +66,7 @@ def encode(instructions: Iterable[Instruction]) -> np.ndarray:
     words: list[int] = []
     for index, instruction in enumerate(instructions):
         try:
-            words += _encode_one(instruction)
+            words += encode_one(instruction)
         except EncodingError as error:
             raise EncodingError(f"instruction {index} ({instruction.name}): {error}") from None
     return np.array(words, dtype=np.uint64)
@@ -89,7 +89,8 @@ def decode(words: Sequence[int] | np.ndarray) -> list[Instruction]:
     return instructions
 
 
-def _encode_one(instruction: Instruction) -> list[int]:
+def encode_one(instruction: Instruction) -> list[int]:
+    """The words of one instruction. Raises EncodingError naming the field."""
     spec = ISA.by_name.get(instruction.name)
     if spec is None:
         raise EncodingError("no such instruction")

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from opennpu.dialects.isa.table import ISA, Field, InstructionSpec
+from opennpu.dialects.isa.table import ISA, InstructionSpec
 from opennpu.dialects.npu_tile import verify
-from opennpu.dialects.npu_tile.effects import AllocEffects, EngineEffects
+from opennpu.dialects.npu_tile.effects import AllocEffects, EngineEffects, is_derived
 from opennpu.dialects.npu_tile.types import (
     constant,
     constant_value,
@@ -108,11 +108,6 @@ def _engine_op(spec: InstructionSpec) -> type:
     return type(class_name, (NpuTile.Operation,), body, name=spec.name, traits=[EngineEffects])
 
 
-def is_derived(spec: InstructionSpec, f: Field) -> bool:
-    """Whether an imm says only that another imm is a float, which that attribute's type tells."""
-    return any(g.f32 == f.name for g in spec.fields)
-
-
 ENGINE_OPS: dict[str, type] = {spec.name: _engine_op(spec) for spec in ISA.engine_instructions}
 
 
@@ -188,7 +183,6 @@ __all__ = [
     "constant",
     "constant_value",
     "dtype_of",
-    "is_derived",
     "load",
     "memref_bytes",
     "memref_type",

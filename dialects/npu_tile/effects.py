@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from opennpu.dialects.isa.table import ISA, InstructionSpec
+from opennpu.dialects.isa.table import ISA, Field, InstructionSpec
 from torch_mlir import ir
 
 
@@ -21,6 +21,11 @@ def spec_of(op: ir.OpView | ir.Operation) -> InstructionSpec | None:
     dialect, _, name = op.name.partition(".")
     spec = ISA.by_name.get(name) if dialect == "npu_tile" else None
     return spec if spec is not None and spec.is_engine else None
+
+
+def is_derived(spec: InstructionSpec, f: Field) -> bool:
+    """Whether an imm says only that another imm is a float, which that attribute's type tells."""
+    return any(g.f32 == f.name for g in spec.fields)
 
 
 def operand_names(spec: InstructionSpec) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from opennpu.dialects.isa.table import DTYPE_BYTES, ELEMENT, ISA, Field, InstructionSpec
-from opennpu.dialects.npu_tile.effects import operand_names
+from opennpu.dialects.npu_tile.effects import is_derived, operand_names
 from opennpu.dialects.npu_tile.types import constant_value, dtype_of, memref_bytes, space_of
 from torch_mlir import ir
 
@@ -34,8 +34,8 @@ def engine(spec: InstructionSpec, op: ir.OpView) -> None:
             _check_buffer(f, operands[f.name].type)
             if f.kind == "tile":
                 _check_strides(f, op)
-        elif f.kind == "imm" and f.name in op.attributes:
-            _check_imm(f, op.attributes[f.name], operands)
+        elif f.kind == "imm" and not is_derived(spec, f):
+            _check_imm(f, _attribute(op, f.name), operands)
     for f in spec.buffers:
         _check_bounds(f, op, operands)
 
@@ -57,12 +57,18 @@ def alloc(op: ir.OpView) -> None:
 
 @_reported
 def load_scalar(op: ir.OpView) -> None:
-    _check_enum(ISA["s_ld"].by_name["dtype"], op.attributes["dtype"])
+    _check_enum(ISA["s_ld"].by_name["dtype"], _attribute(op, "dtype"))
 
 
 @_reported
 def queue(op: ir.OpView) -> None:
-    _check_enum(ISA["set_flag"].by_name["queue"], op.attributes["queue"])
+    _check_enum(ISA["set_flag"].by_name["queue"], _attribute(op, "queue"))
+
+
+def _attribute(op: ir.OpView, name: str) -> ir.Attribute:
+    if name not in op.attributes:
+        raise _Invalid(f"requires attribute '{name}'")
+    return op.attributes[name]
 
 
 def _check_buffer(f: Field, memref: ir.Type) -> None:
@@ -75,7 +81,7 @@ def _check_buffer(f: Field, memref: ir.Type) -> None:
 
 
 def _check_strides(f: Field, op: ir.OpView) -> None:
-    strides = op.attributes[f"{f.name}_strides"]
+    strides = _attribute(op, f"{f.name}_strides")
     if not isinstance(strides, ir.DenseI64ArrayAttr) or len(strides) != 3:
         raise _Invalid(f"{f.name}_strides must be three byte strides, array<i64: s0, s1, s2>")
 
