@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from opennpu.compiler.kernels.scalars import I64, Index, ssa
-from opennpu.compiler.kernels.values import ELEMENT, ITEMSIZE, View, row_major
-from opennpu.dialects.isa.table import ISA, Field
+from opennpu.compiler.kernels.values import ITEMSIZE, View
+from opennpu.compiler.kernels.views import row_major
+from opennpu.dialects import npu_tile
+from opennpu.dialects.isa.table import ISA
 from opennpu.dialects.symbols import Dim, Sym
 from torch_mlir import ir
 from torch_mlir.dialects import scf
@@ -109,10 +111,8 @@ class TileBuilder:
 
     def alloc(self, shape: Sequence[int], dtype: str, space: str = "spm") -> TileRef:
         """A fresh buffer of up to three dimensions, row-major."""
-        element = ir.Type.parse(ELEMENT[dtype])
-        type_ = ir.MemRefType.get(list(shape), element, memory_space=ir.StringAttr.get(space))
         strides = [s * ITEMSIZE[dtype] for s in row_major(tuple(shape))]
-        return TileRef(_op("alloc", results=[type_]).result, dtype, space, _pad(strides, 0))
+        return TileRef(npu_tile.alloc(shape, dtype, space), dtype, space, _pad(strides, 0))
 
     def dma_load(self, dst: TileRef, src: Index, counts, nbytes: Index, src_strides, dst_strides) -> None:
         """Up to three nested counts of `nbytes` contiguous bytes, HBM address → tile; strides in bytes."""
@@ -175,8 +175,7 @@ class TileBuilder:
     # ---- vector unit; `dims` are up to three extents, left-padded with 1
 
     def fill(self, dst: TileRef, value: float | int, dims: Sequence[Index]) -> None:
-        is_float = isinstance(value, float)
-        _engine("v_fill", dst=dst, **_dims(dims), value=value, is_float=int(is_float))
+        _engine("v_fill", dst=dst, **_dims(dims), value=value)
 
     def iota(self, dst: TileRef, dims: Sequence[Index], base: Index, steps: Sequence[Index]) -> None:
         steps = dict(zip(("step0", "step1", "step2"), _pad(steps, 0), strict=True))
@@ -225,26 +224,19 @@ _SCATTER = {"src_index_stride": 0, "src_row_stride": 0}
 
 
 def _engine(name: str, **fields) -> None:
-    """Makes `npu_tile.<name>`: operands and attributes follow the instruction's row in `isa.toml`."""
-    operands, attributes = [], {}
+    """Makes `npu_tile.<name>`: the fields become operands and attributes by its row in `isa.toml`."""
+    operands, attributes = {}, {}
     for field in ISA[name].fields:
-        value = fields.pop(field.name)
+        value = fields.get(field.name)
         if field.on_chip:
-            operands += [value.buffer, ssa(value.offset)]
+            operands[field.name] = (value.buffer, ssa(value.offset))
             if field.kind == "tile":
-                attributes[f"{field.name}_strides"] = ir.ArrayAttr.get([_integer(s) for s in value.strides])
+                attributes[f"{field.name}_strides"] = value.strides
         elif field.kind == "value":
-            operands.append(ssa(value))
-        else:
-            attributes[field.name] = _immediate(field, value)
-    assert not fields, f"{name} has no fields {list(fields)}"
-    _op(name, operands, attributes)
-
-
-def _immediate(field: Field, value: str | float | int) -> ir.Attribute:
-    if field.enum:
-        return ir.StringAttr.get(value)
-    return ir.FloatAttr.get_f32(value) if isinstance(value, float) else _integer(value)
+            operands[field.name] = ssa(value)
+        elif value is not None:
+            attributes[field.name] = value
+    npu_tile.build(name, operands, attributes)
 
 
 def _op(name: str, operands=(), attributes=None, results=()) -> ir.Operation:
@@ -271,10 +263,6 @@ def _pad(values: Sequence, neutral) -> tuple:
 
 def _same(a: Index, b: int) -> bool:
     return isinstance(a, int) and a == b
-
-
-def _integer(value: int) -> ir.IntegerAttr:
-    return ir.IntegerAttr.get(_i64(), value)
 
 
 def _i64() -> ir.IntegerType:

@@ -1,30 +1,26 @@
 """What an `npu` tensor is at tile level: a strided window on a buffer in HBM."""
 
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from opennpu.compiler.kernels.scalars import I64
+from opennpu.compiler.kernels.views import Strided, is_contiguous, row_major
+from opennpu.dialects.isa.table import DTYPE_BYTES, ISA
 from opennpu.dialects.symbols import Dim, Sym, dim, dims_of, num_elements
 from torch_mlir import ir
 
-DTYPES = {
-    "f32": ("f32", 4),
-    "bf16": ("bf16", 2),
-    "i64": ("i64", 8),
-    "i32": ("i32", 4),
-    "i8": ("i8", 1),
-    "i1": ("bool", 1),
-}
-"""MLIR element type → the instruction set's dtype and its bytes."""
+ELEMENT = {dtype: "i1" if dtype == "bool" else dtype for dtype in ISA.enums["dtype"]}
+"""The instruction set's dtype → MLIR's element type."""
 
-ITEMSIZE = dict(DTYPES.values())
-ELEMENT = {dtype: element for element, (dtype, _) in DTYPES.items()}
+DTYPES = {element: dtype for dtype, element in ELEMENT.items()}
+ITEMSIZE = DTYPE_BYTES
 
 
 @dataclass(frozen=True)
 class ArgBase:
-    """A buffer that is a launch argument: an input, an output."""
+    """A buffer that is a launch argument: `input:NAME`, `output:NAME`."""
 
-    index: int
+    key: str
 
 
 @dataclass(frozen=True)
@@ -49,67 +45,42 @@ class RolledWeightBase:
     """
 
     table: int
-    layer: ir.Value
+    layer: I64
 
 
 Base = ArgBase | SlotBase | WeightBase | RolledWeightBase
 
 
-@dataclass(frozen=True)
-class View:
+@dataclass(frozen=True, kw_only=True)
+class View(Strided):
     """Element (i0, i1, …) lies at base + itemsize · (offset + Σ i·stride).
 
-    `dims`, `strides` and `offset` count elements; a stride of 0 repeats.
+    `shape`, `strides` and `offset` count elements; a stride of 0 repeats.
     """
 
     base: Base
-    dims: tuple[Dim, ...]
-    strides: tuple[Dim, ...]
     dtype: str
-    offset: Dim = 0
 
     @staticmethod
-    def contiguous(base: Base, dims: tuple[Dim, ...], dtype: str) -> "View":
-        return View(base, tuple(dims), row_major(dims), dtype)
+    def contiguous(base: Base, shape: Sequence[Dim], dtype: str) -> "View":
+        return View(tuple(shape), row_major(shape), base=base, dtype=dtype)
 
     @property
     def itemsize(self) -> int:
         return ITEMSIZE[self.dtype]
 
     @property
-    def rank(self) -> int:
-        return len(self.dims)
-
-    @property
     def is_contiguous(self) -> bool:
         """Row-major without gaps (any offset)."""
-        return all(
-            d == 1 or s == r for d, s, r in zip(self.dims, self.strides, row_major(self.dims), strict=True)
-        )
+        return is_contiguous(self)
 
     @property
-    def elements(self) -> Dim:
-        return num_elements(self.dims)
-
-    def with_dims(self, dims: tuple[Dim, ...]) -> "View":
-        """The same elements as a row-major tensor of other extents; only for a contiguous view."""
-        assert self.is_contiguous
-        return replace(self, dims=tuple(dims), strides=row_major(dims))
-
-    def rows(self) -> "View":
-        """A contiguous view as a matrix [all leading dimensions][last]."""
-        return self.with_dims((num_elements(self.dims[:-1]), self.dims[-1] if self.dims else 1))
+    def bytes(self) -> Dim:
+        """Of all its elements."""
+        return dim(Sym.of(num_elements(self.shape)) * self.itemsize)
 
 
-def row_major(dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
-    """The strides, in elements, of a row-major tensor."""
-    return tuple(dim(prod(map(Sym.of, dims[i + 1 :]), start=Sym.of(1))) for i in range(len(dims)))
-
-
-def dtype_of(type_: ir.Type) -> str:
-    """The instruction set's name of a tensor's element type."""
-    return DTYPES[str(ir.ShapedType(type_).element_type)][0]
-
-
-def dims_and_dtype(value: ir.Value) -> tuple[tuple[Dim, ...], str]:
-    return dims_of(value.type), dtype_of(value.type)
+def view_type(value: ir.Value) -> tuple[tuple[Dim, ...], str]:
+    """Extents and dtype of an `npu` tensor."""
+    element_type = str(ir.ShapedType(value.type).element_type)
+    return dims_of(value.type), DTYPES[element_type]

@@ -1,0 +1,194 @@
+"""KernelContext: what a kernel emitter `emit(ctx, op)` sees of the program being lowered.
+
+    x = ctx.view(op.operands[0])              # where the operand lies
+    y = ctx.output(op.results[0])             # room for the result, row-major
+    with ctx.kernel(op, "vector", bytes=x.bytes) as b:
+        ...                                   # tile ops by the TileBuilder b
+
+An op that only looks at its operand differently defines a view and makes no kernel:
+`ctx.define(op.results[0], views.transpose(x, perm))`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from opennpu.compiler.kernels.builder import TileBuilder
+from opennpu.compiler.kernels.scalars import I64, Index
+from opennpu.compiler.kernels.signature import Arguments
+from opennpu.compiler.kernels.values import (
+    ArgBase,
+    Base,
+    RolledWeightBase,
+    SlotBase,
+    View,
+    WeightBase,
+    view_type,
+)
+from opennpu.compiler.kernels.weights import Packing, WeightSegment
+from opennpu.compiler.kernels.workspace import Workspace
+from opennpu.dialects.isa.table import DTYPE_BYTES
+from opennpu.dialects.symbols import Dim, Ranges, Sym, dim, num_elements
+from opennpu.runtime.chip import Chip
+from torch_mlir import ir
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter: its name, or in a rolled loop its name in every layer and the loop's index."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    layer: I64 | None = None
+
+
+class KernelContext:
+    """The state of lowering one module.
+
+    `entry` is the place of ops that the whole function sees (launch arguments).
+    """
+
+    def __init__(self, chip: Chip, ranges: Ranges, arguments: Arguments, entry: ir.InsertionPoint):
+        self.chip = chip
+        self.ranges = ranges
+        self.arguments = arguments
+        self.workspace = Workspace()
+        self.weights = WeightSegment(chip)
+        self.report: list[dict] = []
+        self.layer: Index = 0
+        self.repeats = 1
+        self._entry = entry
+        self._argument_values: dict[str, ir.Value] = {}
+        self._views: dict[ir.Value, View] = {}
+        self._params: dict[ir.Value, Param] = {}
+        self._targets: dict[ir.Value, View] = {}
+        self._scratch: list[SlotBase] = []
+
+    # ---- tensors
+
+    def view(self, value: ir.Value) -> View:
+        """Where a tensor lies; a parameter lies in the weight segment as it is."""
+        if value not in self._views:
+            param = self.param(value)
+            base = self._weight_base(param, lambda n: self.weights.rows(n, param.dtype, param.shape))
+            self._views[value] = View.contiguous(base, param.shape, param.dtype)
+        return self._views[value]
+
+    def output(self, result: ir.Value) -> View:
+        """Room for a result, row-major: its program output or carried slot, else a slot of the workspace."""
+        target = self._targets.get(result)
+        if target is None:
+            shape, dtype = view_type(result)
+            target = View.contiguous(self.workspace.allocate(_bytes(shape, dtype)), shape, dtype)
+        self.define(result, target)
+        return target
+
+    def scratch(self, shape: Sequence[Dim], dtype: str) -> View:
+        """Room for a temporary that lives until the current op is done."""
+        slot = self.workspace.allocate(_bytes(shape, dtype))
+        self.workspace.retain(slot)
+        self._scratch.append(slot)
+        return View.contiguous(slot, shape, dtype)
+
+    def define(self, result: ir.Value, view: View) -> None:
+        """The result is another look at memory that already holds it."""
+        self._views[result] = view
+        if isinstance(view.base, SlotBase):
+            self.workspace.retain(view.base, max(uses(result), 1))
+
+    def aim(self, result: ir.Value, target: View) -> None:
+        """Makes `output(result)` give `target`."""
+        self._targets[result] = target
+
+    def finish(self, op: ir.Operation) -> None:
+        """Gives back what the op was the last to need."""
+        for operand in op.operands:
+            self.release(operand)
+        for result in op.results:
+            if uses(result) == 0:
+                self.release(result)
+        while self._scratch:
+            self.workspace.release(self._scratch.pop())
+
+    def retain(self, value: ir.Value) -> None:
+        """Keeps a tensor's memory until a matching `release`."""
+        if (slot := self._slot(value)) is not None:
+            self.workspace.retain(slot)
+
+    def release(self, value: ir.Value) -> None:
+        if (slot := self._slot(value)) is not None:
+            self.workspace.release(slot)
+
+    def _slot(self, value: ir.Value) -> SlotBase | None:
+        view = self._views.get(value)
+        return view.base if view and isinstance(view.base, SlotBase) else None
+
+    # ---- parameters
+
+    def define_param(self, value: ir.Value, names: Sequence[str], layer: I64 | None = None) -> None:
+        shape, dtype = view_type(value)
+        self._params[value] = Param(tuple(names), shape, dtype, layer)
+
+    def is_param(self, value: ir.Value) -> bool:
+        return value in self._params
+
+    def param(self, value: ir.Value) -> Param:
+        return self._params[value]
+
+    def packed(self, value: ir.Value, packing: Packing) -> Base:
+        """The base of a parameter packed as matrix-unit tiles."""
+        param = self.param(value)
+        return self._weight_base(param, lambda n: self.weights.packed(n, param.dtype, param.shape, packing))
+
+    def _weight_base(self, param: Param, offset_of: Callable[[str], int]) -> Base:
+        offsets = [offset_of(name) for name in param.names]
+        if param.layer is None:
+            return WeightBase(offsets[0])
+        return RolledWeightBase(self.weights.table(offsets), param.layer)
+
+    # ---- kernels
+
+    @contextmanager
+    def kernel(self, op: ir.Operation, name: str, flops: Dim = 0, bytes: Dim = 0) -> Iterator[TileBuilder]:
+        """One `npu_tile.kernel`; flops and HBM bytes go to the report."""
+        source = op.operation.name
+        attributes = {"name": ir.StringAttr.get(name), "source": ir.StringAttr.get(source)}
+        with op.location:
+            kernel = ir.Operation.create("npu_tile.kernel", attributes=attributes, regions=1)
+            with ir.InsertionPoint(kernel.regions[0].blocks.append()):
+                yield TileBuilder(self._argument, self._address)
+        cost = {"flops": str(self.repeats * Sym.of(flops)), "bytes": str(self.repeats * Sym.of(bytes))}
+        self.report.append({"kernel": name, "source": source, "location": str(op.location), **cost})
+
+    def _argument(self, key: str) -> ir.Value:
+        if key not in self._argument_values:
+            i64 = ir.IntegerType.get_signless(64)
+            index = ir.IntegerAttr.get(i64, self.arguments.index(key))
+            with self._entry:
+                op = ir.Operation.create("npu_tile.arg", results=[i64], attributes={"index": index})
+            self._argument_values[key] = op.result
+        return self._argument_values[key]
+
+    def _address(self, b: TileBuilder, view: View) -> Index:
+        return self._base_address(b, view.base) + b.sym(view.offset) * view.itemsize
+
+    def _base_address(self, b: TileBuilder, base: Base) -> Index:
+        match base:
+            case ArgBase(key):
+                return b.arg(key)
+            case SlotBase(offset):
+                return b.arg("workspace") + b.sym(offset)
+            case WeightBase(offset):
+                return b.arg("weights") + offset
+            case RolledWeightBase(table, layer):
+                segment = b.arg("weights")
+                return segment + b.load_scalar(segment + table + layer * 8)
+
+
+def uses(value: ir.Value) -> int:
+    return sum(1 for _ in value.uses)
+
+
+def _bytes(shape: Sequence[Dim], dtype: str) -> Dim:
+    return dim(Sym.of(num_elements(shape)) * DTYPE_BYTES[dtype])

@@ -1,0 +1,51 @@
+"""The launch arguments of a program: their order, kinds and names."""
+
+from collections.abc import Sequence
+
+from opennpu.dialects.symbols import Dim
+
+KV_FIELDS = (
+    "base",
+    "layer_stride",
+    "v_offset",
+    "page_stride",
+    "token_stride",
+    "head_stride",
+    "page_size",
+    "slots",
+)
+"""docs/architecture.md: strides and offset in bytes, page_size in tokens."""
+
+
+class Arguments:
+    """The list `args` of the signature (docs/architecture.md), found by keys such as `symbol:T`."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict] = []
+        self._index: dict[str, int] = {}
+
+    def tensor(self, kind: str, name: str, dtype: str, shape: Sequence[Dim]) -> str:
+        """Adds an `input` or `output`; returns its key."""
+        dims = [d if isinstance(d, int) else str(d) for d in shape]
+        return self._add(f"{kind}:{name}", {"kind": kind, "name": name, "dtype": dtype, "shape": dims})
+
+    def symbol(self, name: str) -> str:
+        return self._add(f"symbol:{name}", {"kind": "symbol", "name": name})
+
+    def memory(self, kind: str) -> str:
+        """Adds `weights` or `workspace`; its size is known at the end."""
+        return self._add(kind, {"kind": kind})
+
+    def kv(self) -> None:
+        for name in KV_FIELDS:
+            self._add(f"kv:{name}", {"kind": "kv", "field": name})
+
+    def index(self, key: str) -> int:
+        return self._index[key]
+
+    def _add(self, key: str, entry: dict) -> str:
+        if key in self._index:
+            raise ValueError(f"two launch arguments are named {key}")
+        self._index[key] = len(self.entries)
+        self.entries.append(entry)
+        return key
