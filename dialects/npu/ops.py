@@ -1,0 +1,72 @@
+"""All ops of the `npu` dialect."""
+
+from opennpu.dialects.npu.attention import KvWriteOp, PagedAttentionOp, RopeKvWriteOp, RopeOp
+from opennpu.dialects.npu.dialect import NPU
+from opennpu.dialects.npu.elementwise import (
+    AddRmsNormOp,
+    BinaryOp,
+    CastOp,
+    ConstantOp,
+    GeluAndMulOp,
+    IotaOp,
+    LayerNormOp,
+    ReduceOp,
+    RmsNormOp,
+    SelectOp,
+    SiluAndMulOp,
+    SoftmaxOp,
+    UnaryOp,
+)
+from opennpu.dialects.npu.movement import (
+    BroadcastOp,
+    ConcatOp,
+    GatherOp,
+    ReshapeOp,
+    SliceOp,
+    TakeOp,
+    TransposeOp,
+)
+from opennpu.dialects.npu.products import MatmulOp
+from opennpu.dialects.npu.structure import FusedOp, RepeatOp, YieldOp, captured
+from torch_mlir import ir
+
+__all__ = [
+    "NPU",
+    "AddRmsNormOp",
+    "BinaryOp",
+    "BroadcastOp",
+    "CastOp",
+    "ConcatOp",
+    "ConstantOp",
+    "FusedOp",
+    "GatherOp",
+    "GeluAndMulOp",
+    "IotaOp",
+    "KvWriteOp",
+    "LayerNormOp",
+    "MatmulOp",
+    "PagedAttentionOp",
+    "ReduceOp",
+    "RepeatOp",
+    "ReshapeOp",
+    "RmsNormOp",
+    "RopeKvWriteOp",
+    "RopeOp",
+    "SelectOp",
+    "SiluAndMulOp",
+    "SliceOp",
+    "SoftmaxOp",
+    "TakeOp",
+    "TransposeOp",
+    "UnaryOp",
+    "YieldOp",
+    "captured",
+    "load",
+]
+
+
+def load(context: ir.Context | None = None) -> None:
+    """Loads the dialect into `context` (the current one), unless it is there already."""
+    with context or ir.Context.current as current:
+        if not current.is_dialect_loaded(NPU.DIALECT_NAMESPACE):
+            NPU.load()
