@@ -1,0 +1,293 @@
+// The kernels of one CPU path. A file that builds a path defines ONPU_PATH, includes this and
+// names its table.
+#pragma once
+
+#include <string_view>
+
+#include "kernels.h"
+#include "simd.h"
+#include "vector_math.h"
+
+namespace opennpu::native::ONPU_PATH {
+
+inline constexpr int kVectors = kStrip / kLanes;  // vectors a strip
+
+// ---------------------------------------------------------------- matrix unit
+
+// The stationary tile as f32 vectors, by storage type. `Step` values of k lie side by side.
+struct Bf16Strip {
+  static constexpr int kStep = kPair;
+  static Floats at(const std::byte* strip, int64_t k, int vector) {
+    const auto* pairs = strip + ((k / kPair) * kStrip + vector * kLanes) * 4;
+    const Ints bits = load<Ints>(pairs);
+    return k % kPair == 0 ? low_bf16(bits) : high_bf16(bits);
+  }
+};
+
+struct F32Strip {
+  static constexpr int kStep = 1;
+  static Floats at(const std::byte* strip, int64_t k, int vector) {
+    return load<Floats>(strip + (k * kStrip + vector * kLanes) * 4);
+  }
+};
+
+// R rows × S strips in registers: each element is one chain of multiply-adds over ascending k.
+template <typename Strip, int R, int S>
+void multiply_block(const float* x, int64_t ldx, const std::byte* weights, int64_t strip_stride, int64_t k,
+                    std::byte* acc, int64_t acc_stride, bool accumulate) {
+  Floats sum[R][S * kVectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < S * kVectors; ++v)
+      sum[r][v] = accumulate ? load<Floats>(acc + r * acc_stride + v * kLanes * 4) : Floats{};
+
+  auto step = [&](int64_t i) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int v = 0; v < S * kVectors; ++v) {
+      const Floats w = Strip::at(weights + (v / kVectors) * strip_stride, i, v % kVectors);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sum[r][v] = fma(splat(x[r * ldx + i]), w, sum[r][v]);
+    }
+  };
+  int64_t i = 0;
+  for (; i + Strip::kStep <= k; i += Strip::kStep)
+#pragma GCC unroll 2
+    for (int j = 0; j < Strip::kStep; ++j) step(i + j);
+  if (i < k) step(i);
+
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < S * kVectors; ++v) store(acc + r * acc_stride + v * kLanes * 4, sum[r][v]);
+}
+
+// The last strip when n is no multiple of 16: through a buffer, so that nothing beyond n is touched.
+template <typename Strip>
+void multiply_tail(const float* x, int64_t ldx, int rows, const std::byte* weights, int64_t k, int columns,
+                   std::byte* acc, int64_t acc_stride, bool accumulate) {
+  for (int r = 0; r < rows; ++r) {
+    float row[kStrip] = {};
+    if (accumulate) std::memcpy(row, acc + r * acc_stride, columns * 4);
+    multiply_block<Strip, 1, 1>(x + r * ldx, ldx, weights, 0, k, reinterpret_cast<std::byte*>(row), 0, true);
+    std::memcpy(acc + r * acc_stride, row, columns * 4);
+  }
+}
+
+// All strips for R rows, S strips at a time while they last.
+template <typename Strip, int R, int S>
+void multiply_rows(const Multiply& m, const float* x, int64_t row) {
+  std::byte* acc = m.acc + row * m.acc_stride;
+  const int64_t strips = m.n / kStrip;
+  int64_t s = 0;
+  auto run = [&](auto width) {
+    constexpr int kWidth = decltype(width)::value;
+    for (; s + kWidth <= strips; s += kWidth)
+      multiply_block<Strip, R, kWidth>(x, m.k, m.weights + s * m.strip_stride, m.strip_stride, m.k,
+                                       acc + s * kStrip * 4, m.acc_stride, m.accumulate);
+  };
+  struct Wide {
+    enum { value = S };
+  };
+  struct One {
+    enum { value = 1 };
+  };
+  run(Wide{});
+  run(One{});
+  if (m.n % kStrip)
+    multiply_tail<Strip>(x, m.k, R, m.weights + s * m.strip_stride, m.k, int(m.n % kStrip),
+                         acc + s * kStrip * 4, m.acc_stride, m.accumulate);
+}
+
+void widen(const uint16_t* bf16, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = uint32_t(bf16[i]) << 16;
+    std::memcpy(out + i, &bits, 4);
+  }
+}
+
+void copy_rows(const Multiply& m, int64_t row, int rows, Bf16Strip) {
+  for (int r = 0; r < rows; ++r)
+    widen(reinterpret_cast<const uint16_t*>(m.x + (row + r) * m.x_stride), m.scratch + r * m.k, m.k);
+}
+
+void copy_rows(const Multiply& m, int64_t row, int rows, F32Strip) {
+  for (int r = 0; r < rows; ++r) std::memcpy(m.scratch + r * m.k, m.x + (row + r) * m.x_stride, m.k * 4);
+}
+
+// Rows in blocks that fill the registers: four rows of two 8-lane vectors, or one row of eight.
+template <typename Strip>
+void multiply(const Multiply& m) {
+  int64_t row = 0;
+  auto blocks = [&]<int R, int S>() {
+    for (; row + R <= m.rows; row += R) {
+      copy_rows(m, row, R, Strip{});
+      multiply_rows<Strip, R, S>(m, m.scratch, row);
+    }
+  };
+  if constexpr (kLanes == 8) {
+    blocks.template operator()<4, 1>();
+    blocks.template operator()<2, 2>();
+    blocks.template operator()<1, 4>();
+  } else {
+    blocks.template operator()<2, 1>();
+    blocks.template operator()<1, 2>();
+  }
+}
+
+// ---------------------------------------------------------------- vector unit
+
+void narrow(const float* x, uint16_t* bf16, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, x + i, 4);
+    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+    bf16[i] = uint16_t(nan ? (bits >> 16) | 0x40 : rounded);
+  }
+}
+
+// Applies f to whole vectors, and to a padded copy of what is left.
+template <typename F>
+void map(float* x, int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(x + i, f(load<Floats>(x + i)));
+  if (i == n) return;
+  float rest[kLanes] = {};
+  std::memcpy(rest, x + i, (n - i) * 4);
+  store(rest, f(load<Floats>(rest)));
+  std::memcpy(x + i, rest, (n - i) * 4);
+}
+
+template <typename F>
+void map2(float* a, const float* b, int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(a + i, f(load<Floats>(a + i), load<Floats>(b + i)));
+  if (i == n) return;
+  float x[kLanes] = {}, y[kLanes] = {};
+  std::memcpy(x, a + i, (n - i) * 4);
+  std::memcpy(y, b + i, (n - i) * 4);
+  store(x, f(load<Floats>(x), load<Floats>(y)));
+  std::memcpy(a + i, x, (n - i) * 4);
+}
+
+inline Floats maximum(Floats a, Floats b) { return select((a > b) | (a != a), a, b); }
+inline Floats minimum(Floats a, Floats b) { return select((a < b) | (a != a), a, b); }
+
+struct NamedUnary {
+  std::string_view name;
+  Kernels::Unary run;
+};
+struct NamedBinary {
+  std::string_view name;
+  Kernels::Binary run;
+};
+
+// clang-format off
+constexpr NamedUnary kUnary[] = {
+    {"copy", [](float*, int64_t) {}},
+    {"neg", [](float* x, int64_t n) { map(x, n, [](Floats v) { return -v; }); }},
+    {"abs", [](float* x, int64_t n) { map(x, n, [](Floats v) { return abs(v); }); }},
+    {"square", [](float* x, int64_t n) { map(x, n, [](Floats v) { return v * v; }); }},
+    {"sqrt", [](float* x, int64_t n) { map(x, n, [](Floats v) { return sqrt(v); }); }},
+    {"rsqrt", [](float* x, int64_t n) { map(x, n, [](Floats v) { return 1.0f / sqrt(v); }); }},
+    {"recip", [](float* x, int64_t n) { map(x, n, [](Floats v) { return 1.0f / v; }); }},
+    {"relu", [](float* x, int64_t n) { map(x, n, [](Floats v) { return select(v < 0.0f, Floats{}, v); }); }},
+    {"exp", [](float* x, int64_t n) { map(x, n, [](Floats v) { return exp(v); }); }},
+    {"tanh", [](float* x, int64_t n) { map(x, n, [](Floats v) { return tanh(v); }); }},
+    {"sigmoid", [](float* x, int64_t n) { map(x, n, [](Floats v) { return sigmoid(v); }); }},
+    {"silu", [](float* x, int64_t n) { map(x, n, [](Floats v) { return v * sigmoid(v); }); }},
+    {"gelu_tanh", [](float* x, int64_t n) { map(x, n, [](Floats v) { return gelu_tanh(v); }); }},
+};
+constexpr NamedBinary kBinary[] = {
+    {"add", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return x + y; }); }},
+    {"sub", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return x - y; }); }},
+    {"mul", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return x * y; }); }},
+    {"div", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return x / y; }); }},
+    {"max", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return select(y != y, y, maximum(x, y)); }); }},
+    {"min", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return select(y != y, y, minimum(x, y)); }); }},
+};
+// clang-format on
+
+template <typename Table>
+auto find(const Table& table, std::string_view op) -> decltype(table[0].run) {
+  for (const auto& entry : table)
+    if (entry.name == op) return entry.run;
+  return nullptr;
+}
+
+// Lane j of 16 takes the elements j, j+16, …; then the lanes in halves.
+template <typename F>
+float lanes_sum(const float* x, int64_t n, F add) {
+  float lanes[16] = {};
+  Floats sums[16 / kLanes] = {};
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int v = 0; v < 16 / kLanes; ++v) sums[v] = add(sums[v], load<Floats>(x + i + v * kLanes));
+  std::memcpy(lanes, sums, sizeof lanes);
+  if (i < n) {
+    // Padding is added to lanes that have no element, and x + 0 keeps every x but -0, which a sum
+    // that started at +0 never is.
+    float rest[16] = {};
+    std::memcpy(rest, x + i, (n - i) * 4);
+    for (int v = 0; v < 16 / kLanes; ++v) {
+      sums[v] = add(sums[v], load<Floats>(rest + v * kLanes));
+      store(lanes + v * kLanes, sums[v]);
+    }
+  }
+  for (int width = 8; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) lanes[j] += lanes[j + width];
+  return lanes[0];
+}
+
+float sum(const float* x, int64_t n) {
+  return lanes_sum(x, n, [](Floats s, Floats v) { return s + v; });
+}
+
+float sumsq(const float* x, int64_t n) {
+  return lanes_sum(x, n, [](Floats s, Floats v) { return fma(v, v, s); });
+}
+
+float max(const float* x, int64_t n) {
+  Floats best = splat(-__builtin_inff());
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Floats v = load<Floats>(x + i);
+    best = select(v != v, v, maximum(best, v));
+  }
+  float result = -__builtin_inff();
+  for (int j = 0; j < kLanes; ++j) result = result > best[j] || result != result ? result : best[j];
+  for (; i < n; ++i) result = x[i] != x[i] ? x[i] : (result > x[i] || result != result ? result : x[i]);
+  return result;
+}
+
+void softmax_row(const SoftmaxRow& r) {
+  const int64_t seen = r.end - r.begin;
+  float* x = r.x + r.begin;
+  map(x, seen, [&](Floats v) { return v * r.scale; });
+  const float best = max(x, seen);
+  const float m = best > *r.m || best != best ? best : *r.m;
+  const float shift = m == -__builtin_inff() ? 0.0f : m;
+  map(x, seen, [&](Floats v) { return exp(v - shift); });
+  *r.alpha = m == -__builtin_inff() ? 1.0f : exp(splat(*r.m - m))[0];
+  std::memset(r.x, 0, r.begin * 4);
+  std::memset(r.x + r.end, 0, (r.n - r.end) * 4);
+  *r.l = *r.l * *r.alpha + sum(r.x, r.n);
+  *r.m = m;
+}
+
+constexpr Kernels table(const char* path) {
+  return {path,
+          multiply<Bf16Strip>,
+          multiply<F32Strip>,
+          widen,
+          narrow,
+          [](std::string_view op) { return find(kUnary, op); },
+          [](std::string_view op) { return find(kBinary, op); },
+          sum,
+          sumsq,
+          max,
+          softmax_row};
+}
+
+}  // namespace opennpu::native::ONPU_PATH

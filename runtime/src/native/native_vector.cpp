@@ -1,0 +1,145 @@
+// The vector instructions on f32 and bf16 rows.
+#include <cstring>
+
+#include "bounds.h"
+#include "native_engine.h"
+
+namespace opennpu::native {
+namespace {
+
+bool is_float(int64_t dtype) {
+  return dtype == int64_t(isa::Dtype::F32) || dtype == int64_t(isa::Dtype::Bf16);
+}
+
+bool is_f32(const isa::Tile& tile) { return tile.dtype == int64_t(isa::Dtype::F32); }
+
+// A source whose last dimension the kernels can run along: dense, or one value repeated.
+bool readable(const isa::Tile& tile) {
+  return is_float(tile.dtype) && (tile.s2 == 0 || tile.s2 == dtype_size(tile.dtype));
+}
+
+bool writable(const isa::Tile& tile) { return is_float(tile.dtype) && tile.s2 == dtype_size(tile.dtype); }
+
+// Whether dimensions 1 and 2 of the tile walk memory as one dimension of d1·d2 would.
+bool collapses(const isa::Tile& tile, int64_t d2) { return tile.s1 == d2 * tile.s2; }
+
+}  // namespace
+
+void NativeEngine::read(const std::byte* from, int64_t dtype, int64_t stride, int64_t n, float* to) const {
+  const bool f32 = dtype == int64_t(isa::Dtype::F32);
+  if (stride == 0) {
+    float value;
+    if (f32)
+      std::memcpy(&value, from, 4);
+    else
+      kernels_.widen(reinterpret_cast<const uint16_t*>(from), &value, 1);
+    for (int64_t i = 0; i < n; ++i) to[i] = value;
+  } else if (f32) {
+    std::memmove(to, from, n * 4);
+  } else {
+    kernels_.widen(reinterpret_cast<const uint16_t*>(from), to, n);
+  }
+}
+
+void NativeEngine::write(const float* from, std::byte* to, int64_t dtype, int64_t n) const {
+  if (dtype == int64_t(isa::Dtype::F32))
+    std::memcpy(to, from, n * 4);
+  else
+    kernels_.narrow(from, reinterpret_cast<uint16_t*>(to), n);
+}
+
+bool NativeEngine::unary(Core& core, const isa::VUnary& op) const {
+  const Kernels::Unary run = unary_[op.op];
+  if (!run || !writable(op.dst) || !readable(op.a)) return false;
+  std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
+  const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
+  if (!dst) return true;
+  const bool flat = collapses(op.dst, op.d2) && collapses(op.a, op.d2);
+  const int64_t rows = flat ? 1 : op.d1, columns = flat ? op.d1 * op.d2 : op.d2;
+  alignas(64) float x[kChunk];
+  for (int64_t i0 = 0; i0 < op.d0; ++i0)
+    for (int64_t i1 = 0; i1 < rows; ++i1)
+      for (int64_t j = 0; j < columns; j += kChunk) {
+        const int64_t n = columns - j < kChunk ? columns - j : kChunk;
+        read(a + i0 * op.a.s0 + i1 * op.a.s1 + j * op.a.s2, op.a.dtype, op.a.s2, n, x);
+        run(x, n);
+        write(x, dst + i0 * op.dst.s0 + i1 * op.dst.s1 + j * op.dst.s2, op.dst.dtype, n);
+      }
+  return true;
+}
+
+bool NativeEngine::binary(Core& core, const isa::VBinary& op) const {
+  const Kernels::Binary run = binary_[op.op];
+  if (!run || !writable(op.dst) || !readable(op.a) || !readable(op.b)) return false;
+  std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
+  const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
+  const std::byte* b = check_tile(core, op.b, op.d0, op.d1, op.d2);
+  if (!dst) return true;
+  const bool flat = collapses(op.dst, op.d2) && collapses(op.a, op.d2) && collapses(op.b, op.d2);
+  const int64_t rows = flat ? 1 : op.d1, columns = flat ? op.d1 * op.d2 : op.d2;
+  alignas(64) float x[kChunk], y[kChunk];
+  for (int64_t i0 = 0; i0 < op.d0; ++i0)
+    for (int64_t i1 = 0; i1 < rows; ++i1)
+      for (int64_t j = 0; j < columns; j += kChunk) {
+        const int64_t n = columns - j < kChunk ? columns - j : kChunk;
+        read(a + i0 * op.a.s0 + i1 * op.a.s1 + j * op.a.s2, op.a.dtype, op.a.s2, n, x);
+        read(b + i0 * op.b.s0 + i1 * op.b.s1 + j * op.b.s2, op.b.dtype, op.b.s2, n, y);
+        run(x, y, n);
+        write(x, dst + i0 * op.dst.s0 + i1 * op.dst.s1 + j * op.dst.s2, op.dst.dtype, n);
+      }
+  return true;
+}
+
+bool NativeEngine::reduce(Core& core, const isa::VReduce& op) const {
+  const auto kind = isa::Reduce(op.op);
+  const Kernels::Sum run = kind == isa::Reduce::Sum     ? kernels_.sum
+                           : kind == isa::Reduce::Sumsq ? kernels_.sumsq
+                           : kind == isa::Reduce::Max   ? kernels_.max
+                                                        : nullptr;
+  if (!run || op.d2 <= 0 || !is_float(op.dst.dtype) || !writable(op.a)) return false;
+  std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, 1);
+  const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
+  if (!dst) return true;
+  std::vector<float>& row = static_cast<State&>(*core.state).row;
+  row.resize(op.d2);
+  for (int64_t i0 = 0; i0 < op.d0; ++i0)
+    for (int64_t i1 = 0; i1 < op.d1; ++i1) {
+      read(a + i0 * op.a.s0 + i1 * op.a.s1, op.a.dtype, op.a.s2, op.d2, row.data());
+      const float result = run(row.data(), op.d2);
+      write(&result, dst + i0 * op.dst.s0 + i1 * op.dst.s1, op.dst.dtype, 1);
+    }
+  return true;
+}
+
+bool NativeEngine::softmax(Core& core, const isa::VSoftmaxStep& op) const {
+  if (op.cap != 0 || op.group < 1 || op.n <= 0 || !is_f32(op.s) || !writable(op.s) || !writable(op.p))
+    return false;
+  std::byte* p = check_tile(core, op.p, 1, op.rows, op.n);
+  const std::byte* s = check_tile(core, op.s, 1, op.rows, op.n);
+  float* vectors[3];
+  for (int i = 0; i < 3; ++i) {
+    const int64_t address = i == 0 ? op.m : i == 1 ? op.l : op.alpha;
+    const Extent extent = strided_extent(address, 4, {{op.rows, 4}});
+    if (address % 4) return false;
+    vectors[i] = reinterpret_cast<float*>(check_memory(core, isa::Space::Spm, extent) + address);
+  }
+  if (!p) return true;
+  std::vector<float>& row = static_cast<State&>(*core.state).row;
+  row.resize(op.n);
+  const uint32_t scale_bits = uint32_t(op.scale);
+  float scale;
+  std::memcpy(&scale, &scale_bits, 4);
+  auto clip = [&](__int128 x) { return int64_t(x < 0 ? 0 : x > op.n ? op.n : x); };
+  for (int64_t r = 0; r < op.rows; ++r) {
+    const __int128 q = __int128(op.pos) + r / op.group - op.key;  // the row's position as a column
+    const int64_t end = op.causal ? clip(q + 1) : op.n;
+    const int64_t begin = op.window ? clip(q - op.window + 1) : 0;
+    std::memcpy(row.data(), s + r * op.s.s1, op.n * 4);
+    kernels_.softmax_row({row.data(), begin < end ? begin : end, end, op.n, scale, vectors[0] + r,
+                          vectors[1] + r, vectors[2] + r});
+    write(row.data(), p + r * op.p.s1, op.p.dtype, op.n);
+  }
+  return true;
+}
+
+}  // namespace opennpu::native
