@@ -1,0 +1,84 @@
+"""torch.export archives on disk, with what the exporter knew about the model beside them."""
+
+import json
+import logging
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from opennpu.compiler.frontend import ops as _ops  # noqa: F401  archives may use these operators
+from opennpu.dialects.diagnostics import CompileError, Problem
+
+METADATA_FILE = "opennpu.json"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An exported program and its metadata, `{}` for an archive of plain torch.export.
+
+    Keys of the metadata, all optional: `dims`: {input name: [extent, …]}, which names the
+    symbols; `outputs`: [name, …]; `model`: free, carried into model.npu.
+    """
+
+    program: ExportedProgram
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_archive(path: Path, archive: Archive) -> None:
+    """Write the program with its weights, and the metadata as an extra file."""
+    with path.open("wb") as file:
+        torch.export.save(archive.program, file, extra_files={METADATA_FILE: json.dumps(archive.metadata)})
+
+
+def load_archive(path: Path) -> Archive:
+    """Read an archive made by npu-export or by torch.export.save. Raises CompileError."""
+    extra_files = {METADATA_FILE: ""}
+    _check_archive(path)
+    try:
+        with path.open("rb") as file, _quiet_torch():
+            program = torch.export.load(file, extra_files=extra_files)
+    except Exception as error:
+        remedy = f"This is PyTorch {torch.__version__}; export the model with the same release."
+        raise CompileError(Problem(f"{path} cannot be loaded: {error}", remedy=remedy)) from error
+    return Archive(program, json.loads(extra_files[METADATA_FILE] or "{}"))
+
+
+def _check_archive(path: Path) -> None:
+    remedy = "Make one with npu-export, or with torch.export.save."
+    if not path.is_file():
+        raise CompileError(Problem(f"{path} does not exist or is not a file", remedy=remedy))
+    if not zipfile.is_zipfile(path):
+        raise CompileError(Problem(f"{path} is not a torch.export archive: not a zip file", remedy=remedy))
+    with zipfile.ZipFile(path) as files:
+        models = [name for name in files.namelist() if "/models/" in name and name.endswith(".json")]
+        if not models:
+            what = f"{path} is a zip file, but no torch.export archive: it holds no exported program"
+            raise CompileError(Problem(what, remedy=remedy))
+        made_by = json.loads(files.read(models[0])).get("torch_version", "")
+    if _release(made_by) > _release(torch.__version__):
+        what = f"{path} was made by PyTorch {made_by}, newer than the PyTorch {torch.__version__} here"
+        raise CompileError(Problem(what, remedy="Export the model again with this PyTorch."))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """(major, minor) of a PyTorch version; empty where there is none."""
+    parts = version.split(".")[:2]
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
+
+
+@contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """torch.export logs a traceback before it raises the same; the raised one is enough."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

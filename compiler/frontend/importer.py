@@ -1,0 +1,241 @@
+"""From an exported program to the torch dialect, with weights bound by name."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
+from torch_mlir import ir
+from torch_mlir.dialects import torch as torch_dialect
+from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
+
+from opennpu.compiler.frontend.archive import Archive
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.symbols import Sym, set_symbol_ranges
+
+aten = torch.ops.aten
+
+CHECKS = {
+    aten._assert_tensor_metadata.default,
+    aten._assert_scalar.default,
+    aten._assert_async.msg,
+    aten.sym_constrain_range.default,
+    aten.sym_constrain_range_for_size.default,
+}
+"""Nodes that compute nothing."""
+
+IDENTITIES = {
+    aten.alias.default,
+    aten.detach.default,
+    aten.detach_.default,
+    aten.lift_fresh_copy.default,
+    aten.dropout.default,  # programs are exported for inference
+}
+"""Nodes whose result is their first argument."""
+
+
+def import_program(archive: Archive, context: ir.Context) -> ir.Module:
+    """The program as `func.func @main` in the raw torch dialect.
+
+    Arguments are the user inputs `{npu.input = name, npu.dims = [extent, …]}`, then the
+    weights, buffers and constants that are used `{npu.param = name}`, whose values stay
+    outside. Results are `{npu.output = name}`. Each op's location is its module path over
+    its line of source. The module attribute `npu.symbols` gives the range of every
+    symbol. Tensors that share memory are one argument, under the first name.
+
+    Changes archive.program. Raises CompileError.
+    """
+    program = _functional(archive.program)
+    _check_signature(program)
+    _simplify(program)
+    torch_dialect.register_dialect(context)
+    hooks = _NamedArguments()
+    importer = FxImporter(context=context, hooks=hooks)
+    importer._cc = _Locations(context)
+    with context, ir.Location.unknown():
+        try:
+            function = importer.import_program(program)
+        except (NotImplementedError, TypeError, KeyError) as error:
+            raise CompileError(f"the program cannot be imported: {error}") from error
+        symbols = _Symbols(program, archive.metadata.get("dims", {}))
+        _describe_function(function, symbols.inputs, hooks.names, _output_names(archive))
+        set_symbol_ranges(importer.module, symbols.ranges)
+    return importer.module
+
+
+def tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """The value of every `npu.param` name."""
+    return {**program.constants, **program.state_dict}
+
+
+class _NamedArguments(FxImporterHooks):
+    """Turns each weight, buffer and constant into an argument of the function."""
+
+    def __init__(self):
+        self.names: list[str] = []
+        self._arguments: dict[Any, ir.Value] = {}  # by the tensor's memory
+
+    def resolve_input(self, importer, value, info):
+        key = _memory(value)
+        if key not in self._arguments:
+            name = info.input_spec.target
+            self.names.append(name)
+            location = ir.Location.name(name, context=importer._c)
+            self._arguments[key] = importer._b.add_argument(info.ir_type, location)
+        return self._arguments[key]
+
+
+class _Locations(ContextCache):
+    """Locations such as `loc("model.layers.0.mlp"("sglang/srt/models/llama.py":118:0))`."""
+
+    FRAME = re.compile(r'File "(?:.*/(?:site|dist)-packages/)?([^"]+)", line (\d+)')
+    OWN_FRAME = "opennpu/"  # the operator's wrapper; its caller says more
+
+    def get_node_location(self, node):
+        frames = self.FRAME.findall(node.meta.get("stack_trace") or "")
+        frames = [frame for frame in frames if not frame[0].startswith(self.OWN_FRAME)] or frames
+        source = ir.Location.unknown(self._c)
+        if frames:
+            file, line = frames[-1]
+            source = ir.Location.file(file, int(line), 0, context=self._c)
+        modules = list((node.meta.get("nn_module_stack") or {}).values())
+        path = modules[-1][0] if modules else ""
+        return ir.Location.name(path, source, context=self._c) if path else source
+
+
+class _Symbols:
+    """Readable names for the symbols of a program.
+
+    inputs: {input name: extents as text}; ranges: {symbol: (lower, upper or None)}.
+    A symbol is named by the recorded extents where there are any, else after the first
+    input dimension it measures: `x_0`.
+    """
+
+    def __init__(self, program: ExportedProgram, recorded: Mapping[str, list[str]]):
+        shapes = _user_input_shapes(program)
+        names: dict[sympy.Expr, sympy.Symbol] = {}
+        for input_name, shape in shapes.items():
+            for i, extent in enumerate(shape):
+                if isinstance(extent, sympy.Symbol) and extent not in names:
+                    name = recorded[input_name][i] if input_name in recorded else f"{input_name}_{i}"
+                    names[extent] = sympy.Symbol(name)
+        self.inputs = {
+            input_name: [_extent_text(input_name, extent.xreplace(names)) for extent in shape]
+            for input_name, shape in shapes.items()
+        }
+        ranges = program.range_constraints
+        self.ranges = {str(name): _bounds(ranges.get(symbol)) for symbol, name in names.items()}
+
+
+def _user_input_shapes(program) -> dict[str, list[sympy.Expr]]:
+    inputs = set(program.graph_signature.user_inputs)
+    return {
+        node.name: [sympy.sympify(d.node.expr if isinstance(d, torch.SymInt) else d) for d in node.meta["val"].shape]
+        for node in program.graph.find_nodes(op="placeholder")
+        if node.name in inputs and isinstance(node.meta["val"], torch.Tensor)
+    }
+
+
+def _bounds(limits) -> tuple[int, int | None]:
+    """torch.export's range with 2 as the least bound widened to 1.
+
+    torch.export traces with extents of at least 2, because 0 and 1 broadcast; it reports
+    that as the lower bound when the user gave none. Nothing here depends on it.
+    """
+    if limits is None:
+        return 1, None
+    lower = int(limits.lower)
+    upper = None if limits.upper > 2**60 else int(limits.upper)
+    return (1 if lower <= 2 else lower), upper
+
+
+def _extent_text(input_name: str, extent: sympy.Expr) -> str:
+    try:
+        return str(Sym.of(str(extent)))
+    except ValueError as error:
+        raise CompileError(Problem(f"input {input_name}: extent {error}")) from None
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program without in-place operators; only those need a decomposition."""
+    in_place = (
+        isinstance(node.target, torch._ops.OpOverload)
+        and node.target._schema.is_mutable
+        and node.target not in IDENTITIES
+        for node in program.graph.nodes
+    )
+    return program.run_decompositions({}) if any(in_place) else program
+
+
+def _check_signature(program: ExportedProgram) -> None:
+    signature = program.graph_signature
+    mutated = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    problems = [
+        Problem(f"the model changes {name} in place", remedy="Return the new value as an output instead.")
+        for name in mutated
+    ]
+    for spec in signature.input_specs:
+        if spec.kind not in (InputKind.USER_INPUT, InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            problems.append(Problem(f"inputs of kind {spec.kind.name} are not supported: {spec.arg.name}"))
+    if problems:
+        raise CompileError(*problems)
+
+
+def _simplify(program: ExportedProgram) -> None:
+    """Drop checks and identities, and let constants count as buffers, which have names."""
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.target in IDENTITIES:
+            node.replace_all_uses_with(node.args[0])
+        if node.target in CHECKS | IDENTITIES:
+            graph.erase_node(node)
+        elif _returns_list(node.target):
+            node.meta["val"] = list(node.meta["val"])  # a loaded archive has a tuple there
+    graph.eliminate_dead_code()
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.CONSTANT_TENSOR and isinstance(spec.arg, TensorArgument):
+            spec.kind, spec.persistent = InputKind.BUFFER, False
+
+
+def _returns_list(target: Any) -> bool:
+    if not isinstance(target, torch._ops.OpOverload) or len(target._schema.returns) != 1:
+        return False
+    return isinstance(target._schema.returns[0].type, torch.ListType)
+
+
+def _memory(tensor: torch.Tensor) -> tuple:
+    """Equal for two tensors exactly where they are views of the same elements."""
+    storage = tensor.untyped_storage()
+    return storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _output_names(archive: Archive) -> list[str]:
+    """As recorded, else the keys of a dictionary, else output, output_1, …"""
+    count = len(archive.program.graph_signature.user_outputs)
+    keys = archive.program.call_spec.out_spec.context
+    for names in (archive.metadata.get("outputs"), keys):
+        if isinstance(names, list) and len(names) == count and all(isinstance(n, str) for n in names):
+            return names
+    return ["output", *(f"output_{i}" for i in range(1, count))]
+
+
+def _describe_function(function, inputs: Mapping[str, list[str]], params: list[str], outputs: list[str]) -> None:
+    """Give @main its full type, and every argument and result its name."""
+    arguments = function.body.blocks[0].arguments
+    results = ir.FunctionType(function.type).results
+    function.attributes["function_type"] = ir.TypeAttr.get(
+        ir.FunctionType.get([argument.type for argument in arguments], results)
+    )
+    text = ir.StringAttr.get
+    described = [
+        {"npu.input": text(name), "npu.dims": ir.ArrayAttr.get([text(d) for d in dims])}
+        for name, dims in inputs.items()
+    ]
+    described += [{"npu.param": text(name)} for name in params]
+    function.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(d) for d in described])
+    function.attributes["res_attrs"] = ir.ArrayAttr.get(
+        [ir.DictAttr.get({"npu.output": text(name)}) for name in outputs]
+    )

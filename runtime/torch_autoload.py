@@ -1,0 +1,24 @@
+"""The `torch.backends` entry point: PyTorch calls `autoload` at the end of `import torch`."""
+
+import importlib.util
+
+
+def autoload() -> None:
+    """Make the torchvision wheel importable on a CPU-only PyTorch.
+
+    torchvision's compiled extension is built for CUDA and does not load here; its
+    Python part then fails on import because the schemas of two operators are
+    missing. Declaring them first is all that its transforms and transformers'
+    image processors need.
+    """
+    import torch
+
+    if torch.cuda.is_available() or importlib.util.find_spec("torchvision") is None:
+        return
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declared.append(library)
+
+
+_declared: list = []  # a Library undefines its operators when it is collected
