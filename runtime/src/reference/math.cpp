@@ -140,6 +140,13 @@ double erfc(double x) {
 
 double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
+double gelu(double x) { return 0.5 * x * erfc(-x / kSqrt2); }
+
+double gelu_tanh(double x) {
+  // 0.5·(1 + tanh u) = sigmoid(2u), without the cancellation for u < 0.
+  return x * sigmoid(2 * kSqrt2 * kInvSqrtPi * (x + 0.044715 * x * x * x));
+}
+
 double sin(float x) {
   if (!(std::fabs(x) < std::numeric_limits<float>::infinity())) return kNaN;
   if (std::fabs(x) <= kPi4) return sin_kernel(x);

@@ -24,6 +24,10 @@ double erfc(double x);
 /// 1 / (1 + e^-x).
 double sigmoid(double x);
 
+/// x·Φ(x), and its approximation by tanh (Hendrycks and Gimpel 2016). NaN at -inf, like x·0.
+double gelu(double x);
+double gelu_tanh(double x);
+
 /// Any finite f32, however large: the argument is reduced with 256 bits of 2/pi.
 double sin(float x);
 double cos(float x);
