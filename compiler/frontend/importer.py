@@ -52,7 +52,7 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
     _check_signature(program)
     _simplify(program)
     torch_dialect.register_dialect(context)
-    hooks = _NamedArguments()
+    hooks = _NamedArguments(program)
     importer = FxImporter(context=context, hooks=hooks)
     importer._cc = _Locations(context)
     with context, ir.Location.unknown():
@@ -61,7 +61,7 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
         except (NotImplementedError, TypeError, KeyError) as error:
             raise CompileError(f"the program cannot be imported: {error}") from error
         symbols = _Symbols(program, archive.metadata.get("dims", {}))
-        _describe_function(function, symbols.inputs, hooks.names, _output_names(archive))
+        _describe_function(function, symbols.inputs, list(hooks.arguments), _output_names(archive))
         set_symbol_ranges(importer.module, symbols.ranges)
     return importer.module
 
@@ -74,18 +74,20 @@ def tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
 class _NamedArguments(FxImporterHooks):
     """Turns each weight, buffer and constant into an argument of the function."""
 
-    def __init__(self):
-        self.names: list[str] = []
-        self._arguments: dict[Any, ir.Value] = {}  # by the tensor's memory
+    def __init__(self, program: ExportedProgram):
+        self.arguments: dict[str, ir.Value] = {}
+        self._first_names: dict[tuple, str] = {}
+        values = tensors(program)
+        for spec in program.graph_signature.input_specs:
+            if spec.target in values:
+                self._first_names.setdefault(_memory(values[spec.target]), spec.target)
 
     def resolve_input(self, importer, value, info):
-        key = _memory(value)
-        if key not in self._arguments:
-            name = info.input_spec.target
-            self.names.append(name)
+        name = self._first_names[_memory(value)]
+        if name not in self.arguments:
             location = ir.Location.name(name, context=importer._c)
-            self._arguments[key] = importer._b.add_argument(info.ir_type, location)
-        return self._arguments[key]
+            self.arguments[name] = importer._b.add_argument(info.ir_type, location)
+        return self.arguments[name]
 
 
 class _Locations(ContextCache):
@@ -101,8 +103,8 @@ class _Locations(ContextCache):
         if frames:
             file, line = frames[-1]
             source = ir.Location.file(file, int(line), 0, context=self._c)
-        modules = list((node.meta.get("nn_module_stack") or {}).values())
-        path = modules[-1][0] if modules else ""
+        modules = node.meta.get("nn_module_stack") or {}
+        path = next((path for path, _ in reversed(modules.values()) if not path.startswith("_")), "")
         return ir.Location.name(path, source, context=self._c) if path else source
 
 
@@ -133,7 +135,9 @@ class _Symbols:
 def _user_input_shapes(program) -> dict[str, list[sympy.Expr]]:
     inputs = set(program.graph_signature.user_inputs)
     return {
-        node.name: [sympy.sympify(d.node.expr if isinstance(d, torch.SymInt) else d) for d in node.meta["val"].shape]
+        node.name: [
+            sympy.sympify(d.node.expr if isinstance(d, torch.SymInt) else d) for d in node.meta["val"].shape
+        ]
         for node in program.graph.find_nodes(op="placeholder")
         if node.name in inputs and isinstance(node.meta["val"], torch.Tensor)
     }
@@ -178,7 +182,12 @@ def _check_signature(program: ExportedProgram) -> None:
         for name in mutated
     ]
     for spec in signature.input_specs:
-        if spec.kind not in (InputKind.USER_INPUT, InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+        if spec.kind not in (
+            InputKind.USER_INPUT,
+            InputKind.PARAMETER,
+            InputKind.BUFFER,
+            InputKind.CONSTANT_TENSOR,
+        ):
             problems.append(Problem(f"inputs of kind {spec.kind.name} are not supported: {spec.arg.name}"))
     if problems:
         raise CompileError(*problems)
@@ -222,7 +231,9 @@ def _output_names(archive: Archive) -> list[str]:
     return ["output", *(f"output_{i}" for i in range(1, count))]
 
 
-def _describe_function(function, inputs: Mapping[str, list[str]], params: list[str], outputs: list[str]) -> None:
+def _describe_function(
+    function, inputs: Mapping[str, list[str]], params: list[str], outputs: list[str]
+) -> None:
     """Give @main its full type, and every argument and result its name."""
     arguments = function.body.blocks[0].arguments
     results = ir.FunctionType(function.type).results

@@ -132,7 +132,9 @@ def paged_attention(
 
 
 @paged_attention.register_fake
-def _(q, k, v, slot_mapping, block_table, seq_lens, q_start, layer, heads, kv_heads, head_dim, v_head_dim, *_):
+def _(
+    q, k, v, slot_mapping, block_table, seq_lens, q_start, layer, heads, kv_heads, head_dim, v_head_dim, *_
+):
     return q.new_empty(q.shape[0], heads * v_head_dim)
 
 

@@ -1,0 +1,49 @@
+"""npu-export: a Hugging Face directory to a torch.export archive, through SGLang's model class."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from opennpu.compiler.frontend.archive import save_archive
+from opennpu.dialects.diagnostics import CompileError
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="npu-export", description=__doc__.partition(": ")[2])
+    parser.add_argument(
+        "model_dir", type=Path, help="directory with config.json, tokenizer and *.safetensors"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the archive to write, model.pt")
+    parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument(
+        "--dummy-weights", action="store_true", help="export the shapes of the weights only, from config.json"
+    )
+    args = parser.parse_args(argv)
+    try:
+        export(args)
+    except CompileError as error:
+        print(f"npu-export: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def export(args: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    from opennpu.sglang_integration.loader import load_model
+
+    model = load_model(args.model_dir, args.dtype, args.dummy_weights)
+    loaded = time.perf_counter()
+    from opennpu.sglang_integration.export import export_model
+
+    archive = export_model(model)
+    save_archive(args.output, archive)
+    traced = time.perf_counter()
+    print(
+        f"{args.output}: {archive.metadata['model']['architecture']}, {args.dtype}, "
+        f"loaded in {loaded - start:.1f} s, exported in {traced - loaded:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
