@@ -5,6 +5,7 @@ and is tested by `test/lit/passes/fuse_epilogue.mlir`.
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ class Pass:
     run: Callable[..., None]
 
 
+_PACKAGE = __name__.rpartition(".")[0]
+
 PASSES: dict[str, Pass] = {}
 
 
@@ -38,9 +41,16 @@ def register_pass(name: str, summary: str) -> Callable[[Callable[..., None]], Ca
     return register
 
 
+def find(name: str) -> Pass | None:
+    """The pass of this name, or None; imports only the module that is named like it."""
+    module = name.removeprefix("npu-").replace("-", "_")
+    if name not in PASSES and module.isidentifier() and importlib.util.find_spec(f"{_PACKAGE}.{module}"):
+        importlib.import_module(f"{_PACKAGE}.{module}")
+    return PASSES.get(name)
+
+
 def load_all() -> dict[str, Pass]:
     """Imports every module of the package, so that PASSES is complete, and returns it."""
-    package = __name__.rpartition(".")[0]
-    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        importlib.import_module(f"{package}.{info.name}")
+    for info in pkgutil.iter_modules(importlib.import_module(_PACKAGE).__path__):
+        importlib.import_module(f"{_PACKAGE}.{info.name}")
     return PASSES

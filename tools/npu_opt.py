@@ -1,0 +1,162 @@
+"""npu-opt: runs passes over MLIR text, with the conventions of mlir-opt."""
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+
+from opennpu.compiler.pass_manager import Stage, parse_pipeline, run_pipeline
+from opennpu.compiler.passes import registry
+from opennpu.dialects import load_all
+from opennpu.dialects.diagnostics import CompileError
+from opennpu.dialects.printer import pretty
+from opennpu.tools import expected_diagnostics
+from opennpu.tools.expected_diagnostics import Diagnostic
+from torch_mlir import ir
+
+SPLIT = re.compile(r"^[ \t]*// -----.*$", re.MULTILINE)
+
+
+@dataclass
+class Outcome:
+    """What one piece of the input gave: text, or None after an error."""
+
+    text: str | None
+    diagnostics: list[Diagnostic]
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments, passes = parse_arguments(sys.argv[1:] if argv is None else argv)
+    try:
+        stages = pipeline_of(arguments, passes)
+        source = sys.stdin.read() if arguments.input == "-" else _read(arguments.input)
+    except (CompileError, OSError) as error:
+        print(f"npu-opt: {error}", file=sys.stderr)
+        return 1
+    pieces = split(source) if arguments.split_input_file else [source]
+    outcomes = [run(piece, stages, arguments) for piece in pieces]
+    write("// -----\n".join(o.text for o in outcomes if o.text is not None), arguments.output)
+    if arguments.verify_diagnostics:
+        return verify_diagnostics(pieces, outcomes)
+    for diagnostic in (d for o in outcomes for d in o.diagnostics):
+        print(diagnostic, file=sys.stderr)
+    return int(any(o.text is None for o in outcomes))
+
+
+def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the flags that name passes, in order."""
+    parser = argparse.ArgumentParser(
+        prog="npu-opt",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Runs passes over MLIR text: --PASS[=option=value] or --pass-pipeline, in MLIR's syntax.",
+    )
+    if {"-h", "--help"} & set(argv):
+        passes = sorted(registry.load_all().values(), key=lambda p: p.name)
+        parser.epilog = "passes (MLIR's own are known too):\n" + "\n".join(
+            f"  --{p.name:28} {p.summary}" for p in passes
+        )
+    parser.add_argument("input", nargs="?", default="-", help="a file, or - for the standard input")
+    parser.add_argument("-o", dest="output", default="-", help="where the result goes")
+    parser.add_argument("--pass-pipeline", help="'builtin.module(…)'")
+    parser.add_argument(
+        "--split-input-file", action="store_true", help="each piece between // ----- lines alone"
+    )
+    parser.add_argument(
+        "--verify-diagnostics", action="store_true", help="compare with expected-error comments"
+    )
+    parser.add_argument("--mlir-print-ir-after-all", action="store_true", help="the module after each pass")
+    parser.add_argument("--mlir-print-debuginfo", action="store_true", help="with source locations")
+    parser.add_argument("--allow-unregistered-dialect", action="store_true")
+    parser.add_argument("--pretty", action="store_true", help="readable text, which cannot be parsed again")
+    return parser.parse_known_args(argv)
+
+
+def pipeline_of(arguments: argparse.Namespace, passes: list[str]) -> list[Stage]:
+    if arguments.pass_pipeline and passes:
+        raise CompileError(f"give --pass-pipeline or passes by flag, not both: {' '.join(passes)}")
+    if arguments.pass_pipeline:
+        return parse_pipeline(arguments.pass_pipeline)
+    stages = []
+    for flag in passes:
+        name, _, options = flag.removeprefix("--").partition("=")
+        if not flag.startswith("--"):
+            raise CompileError(f"unknown argument '{flag}'; try --help")
+        stages += parse_pipeline(f"{name}{{{options}}}" if options else name)
+    return stages
+
+
+def run(source: str, stages: list[Stage], arguments: argparse.Namespace) -> Outcome:
+    """Parses one piece and runs the passes over it in a context of its own."""
+    seen: list[Diagnostic] = []
+
+    def handle(diagnostic: ir.Diagnostic) -> bool:
+        seen.extend(expected_diagnostics.from_mlir(diagnostic))
+        return True
+
+    def print_after(stage: Stage, module: ir.Module) -> None:
+        if arguments.mlir_print_ir_after_all:
+            title = f"// -----// IR Dump After {stage.text} //----- //"
+            print(f"{title}\n{render(module, arguments)}", file=sys.stderr)
+
+    context = load_all(ir.Context())
+    context.allow_unregistered_dialects = arguments.allow_unregistered_dialect
+    context.attach_diagnostic_handler(handle)
+    text = None
+    with context, ir.Location.unknown():
+        try:
+            module = ir.Module.parse(source)
+            run_pipeline(module, stages, print_after)
+            text = render(module, arguments)
+        except ir.MLIRError as error:
+            for diagnostic in error.error_diagnostics:
+                handle(diagnostic)
+        except CompileError as error:
+            seen.extend(expected_diagnostics.from_compile_error(error))
+    name = "<stdin>" if arguments.input == "-" else arguments.input
+    seen = [
+        Diagnostic(d.severity, d.message, name if d.file == "-" else d.file, d.line, d.column) for d in seen
+    ]
+    return Outcome(None if any(d.severity == "error" for d in seen) else text, seen)
+
+
+def render(module: ir.Module, arguments: argparse.Namespace) -> str:
+    if arguments.pretty:
+        return pretty(module.operation)
+    return module.operation.get_asm(enable_debug_info=arguments.mlir_print_debuginfo) + "\n"
+
+
+def split(source: str) -> list[str]:
+    """The pieces between `// -----` lines, each on the lines that it has in the file."""
+    pieces, start = [], 0
+    for match in [*SPLIT.finditer(source), None]:
+        end = match.start() if match else len(source)
+        pieces.append("\n" * source.count("\n", 0, start) + source[start:end])
+        start = match.end() if match else end
+    return pieces
+
+
+def verify_diagnostics(pieces: list[str], outcomes: list[Outcome]) -> int:
+    problems = [
+        problem
+        for piece, outcome in zip(pieces, outcomes, strict=True)
+        for problem in expected_diagnostics.compare(
+            expected_diagnostics.annotations(piece), outcome.diagnostics
+        )
+    ]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+def write(text: str, path: str) -> None:
+    if path == "-":
+        sys.stdout.write(text)
+    else:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
