@@ -125,7 +125,11 @@ class TileBuilder:
         _engine("dma_store", dst=dst, src=src, **fields)
 
     def load(self, dst: TileRef, src: View, start: Sequence[Index], extents: Sequence[Index]) -> None:
-        """Copies the block of a view at `start` into a tile whose last dimensions are the view's."""
+        """Copies the block of a view at `start` into a tile.
+
+        `extents` (at most three, four where rows are dense) count along the last dimensions
+        of view and tile.
+        """
         counts, nbytes, hbm, spm = self._block(src, dst, extents)
         self.dma_load(dst, self.address(src, *start), counts, nbytes, hbm, spm)
 
@@ -135,8 +139,8 @@ class TileBuilder:
         self.dma_store(self.address(dst, *start), src, counts, nbytes, spm, hbm)
 
     def _block(self, view: View, tile: TileRef, extents: Sequence[Index]):
-        """DMA counts, run bytes, HBM strides, tile strides of a block; rank ≤ 3, or 4 where runs are rows."""
-        hbm = [self.sym(s) * view.itemsize for s in view.strides]
+        """DMA counts, run bytes, HBM strides and tile strides of a block."""
+        hbm = [self.sym(s) * view.itemsize for s in view.strides[view.rank - len(extents) :]]
         spm = list(tile.strides)[-len(hbm) :] if len(hbm) <= 3 else [0, *tile.strides]
         item = view.itemsize
         if hbm and _same(hbm[-1], item) and spm[-1] == item:

@@ -6,10 +6,12 @@
         ...                                   # tile ops by the TileBuilder b
 
 An op that only looks at its operand differently defines a view and makes no kernel:
-`ctx.define(op.results[0], views.transpose(x, perm))`.
+`ctx.define(op.results[0], views.transpose(x, perm))`. What needs its operand row-major
+asks `movement.materialise(ctx, op, view)`; `movement.copy(ctx, op, dst, src)` is the kernel
+that copies one view to another.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,10 +29,13 @@ from opennpu.compiler.kernels.values import (
 )
 from opennpu.compiler.kernels.weights import Packing, WeightSegment
 from opennpu.compiler.kernels.workspace import Workspace
+from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.isa.table import DTYPE_BYTES
 from opennpu.dialects.symbols import Dim, Ranges, Sym, dim, num_elements
 from opennpu.runtime.chip import Chip
 from torch_mlir import ir
+
+Emitter = Callable[["KernelContext", ir.OpView], None]
 
 
 @dataclass(frozen=True)
@@ -46,24 +51,35 @@ class Param:
 class KernelContext:
     """The state of lowering one module.
 
-    `entry` is the place of ops that the whole function sees (launch arguments).
+    `emitters` is the table of `npu` op name → emitter.
     """
 
-    def __init__(self, chip: Chip, ranges: Ranges, arguments: Arguments, entry: ir.InsertionPoint):
+    def __init__(self, chip: Chip, ranges: Ranges, emitters: Mapping[str, "Emitter"]):
         self.chip = chip
         self.ranges = ranges
-        self.arguments = arguments
+        self.arguments = Arguments()
+        self.emitters = emitters
         self.workspace = Workspace()
         self.weights = WeightSegment(chip)
         self.report: list[dict] = []
         self.layer: Index = 0
         self.repeats = 1
-        self._entry = entry
         self._argument_values: dict[str, ir.Value] = {}
         self._views: dict[ir.Value, View] = {}
         self._params: dict[ir.Value, Param] = {}
         self._targets: dict[ir.Value, View] = {}
-        self._scratch: list[SlotBase] = []
+        self._scratch: list[View] = []
+
+    def lower(self, block: ir.Block) -> None:
+        """Emits the kernels of every op of a block but its terminator."""
+        for op in list(block.operations)[:-1]:
+            emit = self.emitters.get(op.operation.name)
+            if emit is None:
+                remedy = "no kernel is written for this op"
+                raise CompileError(Problem(f"cannot lower '{op.operation.name}'", str(op.location), remedy))
+            with op.location:
+                emit(self, op)
+            self.finish(op)
 
     # ---- tensors
 
@@ -86,10 +102,19 @@ class KernelContext:
 
     def scratch(self, shape: Sequence[Dim], dtype: str) -> View:
         """Room for a temporary that lives until the current op is done."""
+        view = self.reserve(shape, dtype)
+        self._scratch.append(view)
+        return view
+
+    def reserve(self, shape: Sequence[Dim], dtype: str) -> View:
+        """Room that lives until `free`."""
         slot = self.workspace.allocate(_bytes(shape, dtype))
         self.workspace.retain(slot)
-        self._scratch.append(slot)
         return View.contiguous(slot, shape, dtype)
+
+    def free(self, view: View) -> None:
+        """Gives back what `reserve` gave."""
+        self.workspace.release(view.base)
 
     def define(self, result: ir.Value, view: View) -> None:
         """The result is another look at memory that already holds it."""
@@ -109,7 +134,7 @@ class KernelContext:
             if uses(result) == 0:
                 self.release(result)
         while self._scratch:
-            self.workspace.release(self._scratch.pop())
+            self.free(self._scratch.pop())
 
     def retain(self, value: ir.Value) -> None:
         """Keeps a tensor's memory until a matching `release`."""
@@ -149,25 +174,32 @@ class KernelContext:
 
     # ---- kernels
 
+    @property
+    def builder(self) -> TileBuilder:
+        """For loops and scalars between kernels."""
+        return TileBuilder(self._argument, self._address)
+
     @contextmanager
     def kernel(self, op: ir.Operation, name: str, flops: Dim = 0, bytes: Dim = 0) -> Iterator[TileBuilder]:
         """One `npu_tile.kernel`; flops and HBM bytes go to the report."""
         source = op.operation.name
-        attributes = {"name": ir.StringAttr.get(name), "source": ir.StringAttr.get(source)}
+        attributes = {"kernel": ir.StringAttr.get(name), "source": ir.StringAttr.get(source)}
         with op.location:
             kernel = ir.Operation.create("npu_tile.kernel", attributes=attributes, regions=1)
             with ir.InsertionPoint(kernel.regions[0].blocks.append()):
-                yield TileBuilder(self._argument, self._address)
+                yield self.builder
         cost = {"flops": str(self.repeats * Sym.of(flops)), "bytes": str(self.repeats * Sym.of(bytes))}
         self.report.append({"kernel": name, "source": source, "location": str(op.location), **cost})
 
-    def _argument(self, key: str) -> ir.Value:
-        if key not in self._argument_values:
-            i64 = ir.IntegerType.get_signless(64)
-            index = ir.IntegerAttr.get(i64, self.arguments.index(key))
-            with self._entry:
-                op = ir.Operation.create("npu_tile.arg", results=[i64], attributes={"index": index})
+    def load_arguments(self) -> None:
+        """Makes the ops that read the launch arguments, for the whole function to use."""
+        i64 = ir.IntegerType.get_signless(64)
+        for index, key in enumerate(self.arguments.keys):
+            attributes = {"index": ir.IntegerAttr.get(i64, index)}
+            op = ir.Operation.create("npu_tile.arg", results=[i64], attributes=attributes)
             self._argument_values[key] = op.result
+
+    def _argument(self, key: str) -> ir.Value:
         return self._argument_values[key]
 
     def _address(self, b: TileBuilder, view: View) -> Index:

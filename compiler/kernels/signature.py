@@ -26,8 +26,8 @@ class Arguments:
 
     def tensor(self, kind: str, name: str, dtype: str, shape: Sequence[Dim]) -> str:
         """Adds an `input` or `output`; returns its key."""
-        dims = [d if isinstance(d, int) else str(d) for d in shape]
-        return self._add(f"{kind}:{name}", {"kind": kind, "name": name, "dtype": dtype, "shape": dims})
+        entry = {"kind": kind, "name": name, "dtype": dtype, "shape": [str(d) for d in shape]}
+        return self._add(f"{kind}:{name}", entry)
 
     def symbol(self, name: str) -> str:
         return self._add(f"symbol:{name}", {"kind": "symbol", "name": name})
@@ -40,8 +40,13 @@ class Arguments:
         for name in KV_FIELDS:
             self._add(f"kv:{name}", {"kind": "kv", "field": name})
 
-    def index(self, key: str) -> int:
-        return self._index[key]
+    @property
+    def keys(self) -> list[str]:
+        return list(self._index)
+
+    def set_bytes(self, key: str, nbytes: Dim) -> None:
+        """The size of a memory argument: an int, or the text of a polynomial in the symbols."""
+        self.entries[self._index[key]]["bytes"] = nbytes if isinstance(nbytes, int) else str(nbytes)
 
     def _add(self, key: str, entry: dict) -> str:
         if key in self._index:

@@ -1,0 +1,81 @@
+"""The KV cache: where a layer's pages lie, and the kernel that writes K and V into them."""
+
+from opennpu.compiler.kernels import movement
+from opennpu.compiler.kernels.builder import TileBuilder, TileRef
+from opennpu.compiler.kernels.context import KernelContext
+from opennpu.compiler.kernels.scalars import Index
+from opennpu.compiler.kernels.tiling import core_rows, row_block
+from opennpu.compiler.kernels.values import View, view_type
+from opennpu.dialects.symbols import dim
+from torch_mlir import ir
+
+KV_OPS = frozenset({"npu.kv_write", "npu.rope_kv_write", "npu.paged_attention"})
+
+
+def describe(main: ir.OpView) -> dict | None:
+    """The entry `kv` of the signature; None for a program without KV cache."""
+    found: list[dict] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name in KV_OPS:
+            repeat = op.parent if op.parent.name == "npu.repeat" else None
+            count = ir.IntegerAttr(repeat.attributes["count"]).value if repeat else 1
+            heads, head_dim, v_head_dim = (
+                ir.IntegerAttr(op.attributes[name]).value for name in ("kv_heads", "head_dim", "v_head_dim")
+            )
+            layers = ir.IntegerAttr(op.attributes["layer"]).value + count
+            _, dtype = view_type(op.operands[0])
+            shape = {"kv_heads": heads, "head_dim": head_dim, "v_head_dim": v_head_dim, "dtype": dtype}
+            found.append({"layers": layers, **shape})
+        return ir.WalkResult.ADVANCE
+
+    main.operation.walk(visit)
+    return {**found[0], "layers": max(kv["layers"] for kv in found)} if found else None
+
+
+def layer_base(ctx: KernelContext, b: TileBuilder, op: ir.OpView) -> Index:
+    """The HBM address of the op's layer in the page pool."""
+    layer = ctx.layer + op.layer.value
+    return b.arg("kv:base") + b.arg("kv:layer_stride") * layer
+
+
+def scatter_heads(
+    b: TileBuilder, src: TileRef, pool: Index, slots: View, start: Index, rows: Index, heads: int
+) -> None:
+    """Writes src[rows][heads][d], tokens start…, to the slots that `slots` names; `pool` is K's or V's base."""
+    _, head_bytes, element = src.strides
+    width = head_bytes // element
+    b.dma_scatter(
+        pool,
+        src,
+        index=b.address(slots, start),
+        index_dtype=slots.dtype,
+        count=rows,
+        limit=b.arg("kv:slots"),
+        group=b.arg("kv:page_size"),
+        group_stride=b.arg("kv:page_stride"),
+        index_stride=b.arg("kv:token_stride"),
+        rows=heads,
+        row_bytes=width * element,
+        row_stride=b.arg("kv:head_stride"),
+        src_index_stride=src.strides[0],
+        src_row_stride=head_bytes,
+    )
+
+
+def emit_kv_write(ctx: KernelContext, op: ir.OpView) -> None:
+    """k[T, Hkv·D], v[T, Hkv·Dv] → the pages; every core takes blocks of tokens."""
+    heads, slots = op.kv_heads.value, movement.materialise(ctx, op, ctx.view(op.slots))
+    parts = [(ctx.view(op.k), op.head_dim.value), (ctx.view(op.v), op.v_head_dim.value)]
+    tokens = parts[0][0].shape[0]
+    row_bytes = sum(heads * d * view.itemsize for view, d in parts)
+    block = row_block(ctx.chip, row_bytes)
+    with ctx.kernel(op, "kv_write", bytes=dim(tokens * row_bytes * 2)) as b:
+        layer = layer_base(ctx, b, op)
+        pools = (layer, layer + b.arg("kv:v_offset"))
+        with core_rows(b, ctx.chip, b.sym(tokens), block) as (start, rows):
+            for (view, d), pool in zip(parts, pools, strict=True):
+                tile = b.alloc((block, heads, d), view.dtype)
+                row, _, element = tile.strides
+                b.load(tile.permuted(row, element), view, (start, 0), (rows, heads * d))
+                scatter_heads(b, tile, pool, slots, start, rows, heads)

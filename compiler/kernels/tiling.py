@@ -1,0 +1,86 @@
+"""Tile sizes from the chip's memories, and the split of work over cores."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from opennpu.compiler.kernels.builder import TileBuilder
+from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
+from opennpu.dialects.symbols import Dim, Ranges, Sym
+from opennpu.runtime.chip import Chip
+
+BUFFERS = 2
+"""What a loop allocates may be double-buffered."""
+
+
+@dataclass(frozen=True)
+class MatmulTiling:
+    """Blocks of y[M,N] = x[M,K]·w[K,N].
+
+    `mt` rows of x at a time, `nt` columns, `kt` of K to a stationary tile. `resident`: a
+    block of x holds all of K while the columns pass; else it comes tile by tile of K.
+    """
+
+    mt: int
+    nt: int
+    kt: int
+    resident: bool
+
+
+def matmul_tiling(
+    chip: Chip, m: int | None, n: int | None, k: int | None, itemsize: int, nt: int, accumulators: int = 1
+) -> MatmulTiling:
+    """The tiling for extents of at most m, n, k (None: unbounded), elements of `itemsize` bytes.
+
+    `accumulators` tiles of the product live at a time (two with a gate). Rows are bounded by
+    the accumulator, and by the scratchpad: x once, stationary tiles, and f32-sized tiles of
+    the result and of a residual.
+    """
+    by_acc = chip.acc_bytes // (BUFFERS * accumulators * nt * 4)
+    most = min(by_acc, m) if m is not None else by_acc
+    rest = chip.spm_bytes - BUFFERS * (chip.mx_k * nt * itemsize + accumulators * nt * 4)
+    per_row = 2 * BUFFERS * nt * 4
+    if k is not None:
+        resident = rest // (k * itemsize + per_row)
+        if resident >= min(most, chip.strip):
+            return MatmulTiling(_even(min(most, resident)), nt, chip.mx_k, True)
+    streamed = rest // (BUFFERS * chip.mx_k * itemsize + per_row)
+    return MatmulTiling(_even(min(most, streamed)), nt, chip.mx_k, False)
+
+
+def column_tile(chip: Chip, n: int) -> int:
+    """The column tile width, a multiple of the strip, that leaves the slowest core least to do."""
+    widths = range(chip.mx_n, 0, -chip.strip)
+    return min(widths, key=lambda nt: -(-(-(-n // nt)) // chip.cores) * nt)
+
+
+def row_block(chip: Chip, row_bytes: int, most: int = 128) -> int:
+    """How many rows of `row_bytes` (all tiles of the loop body together) to take at a time."""
+    return max(1, min(most, chip.spm_bytes // (BUFFERS * row_bytes)))
+
+
+def upper_bound(extent: Dim, ranges: Ranges) -> int | None:
+    """The greatest value of an extent, None where it has no bound."""
+    return Sym.of(extent).upper_bound(ranges)
+
+
+def share(b: TileBuilder, chip: Chip, total: Index) -> tuple[Index, Index]:
+    """This core's contiguous part [lo, hi) of `total` equal pieces of work."""
+    if chip.cores == 1:
+        return 0, total
+    each = ceildiv(total, chip.cores)
+    lo = b.core() * each
+    return lo, minimum(lo + each, total)
+
+
+@contextmanager
+def core_rows(b: TileBuilder, chip: Chip, total: Index, block: int) -> Iterator[tuple[Index, Index]]:
+    """A loop over blocks of this core's share of `total` rows: (first row, rows ≤ block)."""
+    lo, hi = share(b, chip, total)
+    with b.loop(lo, hi, block) as start:
+        yield start, minimum(block, hi - start)
+
+
+def _even(rows: int) -> int:
+    """Rounded down to a multiple of 16 where that leaves any."""
+    return rows // 16 * 16 or rows
