@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-import torch
+from opennpu.dialects.diagnostics import CompileError, Problem
 from sglang.srt.model_loader.loader import DefaultModelLoader
 from torch import Tensor, nn
-
-from opennpu.dialects.diagnostics import CompileError, Problem
 
 
 class CheckedLoader(DefaultModelLoader):

@@ -2,15 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from sglang.srt.model_executor.forward_batch_info import ForwardBatch, ForwardMode
-from sglang.srt.model_executor.forward_context import ForwardContext, forward_context
-from torch import Tensor, nn
-from torch.export import Dim
-
 from opennpu.compiler.frontend import ops
 from opennpu.compiler.frontend.archive import Archive
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.sglang_integration import fused_ops
+from sglang.srt.model_executor.forward_batch_info import ForwardBatch, ForwardMode
+from sglang.srt.model_executor.forward_context import ForwardContext, forward_context
+from torch import Tensor, nn
+from torch.export import Dim
 
 SYMBOLS = {"T": (1, 8192), "B": (1, 1024), "P": (1, 65536), "R": (1, 8192)}
 """Ranges of a launch's tokens, sequences, pages of the longest sequence, and rows with logits."""

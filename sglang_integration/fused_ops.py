@@ -4,13 +4,12 @@ A layer whose options an operator does not cover falls back to SGLang's own
 decomposition, which is traced op by op.
 """
 
+from opennpu.compiler.frontend import ops
 from sglang.kernels.fused_op import BaseFusedOp
 from sglang.srt.layers.activation import GeluAndMul, SiluAndMul
 from sglang.srt.layers.layernorm import RMSNorm
 from sglang.srt.layers.rotary_embedding import RotaryEmbedding
 from torch import nn
-
-from opennpu.compiler.frontend import ops
 
 
 def register(platform_key: str) -> None:

@@ -7,9 +7,8 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import nn
-
 from opennpu.dialects.diagnostics import CompileError, Problem
+from torch import nn
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 """Our names of the dtypes a model can be exported in, and SGLang's."""

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
-
 from opennpu.compiler.frontend import ops as _ops  # noqa: F401  archives may use these operators
 from opennpu.dialects.diagnostics import CompileError, Problem
+from torch.export import ExportedProgram
 
 METADATA_FILE = "opennpu.json"
 

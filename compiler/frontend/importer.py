@@ -6,15 +6,14 @@ from typing import Any
 
 import sympy
 import torch
+from opennpu.compiler.frontend.archive import Archive
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.symbols import Sym, set_symbol_ranges
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 from torch_mlir import ir
 from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
-
-from opennpu.compiler.frontend.archive import Archive
-from opennpu.dialects.diagnostics import CompileError, Problem
-from opennpu.dialects.symbols import Sym, set_symbol_ranges
 
 aten = torch.ops.aten
 
