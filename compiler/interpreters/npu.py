@@ -1,0 +1,421 @@
+"""Runs an `npu` module in PyTorch on the host: what the passes must not change.
+
+Every op computes in float32 (int64 for integers) and rounds once, to the element type of
+its result, as docs/architecture.md states. Slow and plain; for tests and tools.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from opennpu.compiler.frontend.ops import KvStore
+from opennpu.compiler.rewriting import attr, functions
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.symbols import Sym, dims_of
+from torch import Tensor
+from torch_mlir import ir
+
+DTYPES = {
+    "f32": torch.float32,
+    "bf16": torch.bfloat16,
+    "i64": torch.int64,
+    "i32": torch.int32,
+    "i8": torch.int8,
+    "i1": torch.bool,
+}
+
+
+def run(
+    module: ir.Module,
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    symbols: Mapping[str, int] | None = None,
+    kv: KvStore | None = None,
+) -> list[Tensor]:
+    """The results of `@main`.
+
+    `inputs` and `params` are keyed by the names in `npu.input` and `npu.param`. Extents
+    that are a bare symbol in the type of an input give its value; `symbols` gives the
+    others. KV pages are read from and written to `kv`. CompileError names what is missing
+    or of the wrong shape.
+    """
+    function = next(functions(module))
+    block = function.regions[0].blocks[0]
+    machine = Machine(dict(symbols or {}), params, kv)
+    arguments = _bind_arguments(function, inputs, machine)
+    return list(machine.run_block(block, arguments))
+
+
+@dataclass
+class Machine:
+    """The state of a run: values by SSA name, extents of symbols, and the KV pages."""
+
+    symbols: dict[str, int]
+    params: Mapping[str, Tensor]
+    kv: KvStore | None
+    layer: int = 0  # of the repeat that is running
+    values: dict[ir.Value, Tensor] = field(default_factory=dict)
+
+    def run_block(self, block: ir.Block, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Runs the ops of the block; the operands of its terminator."""
+        self.values.update(zip(block.arguments, arguments, strict=True))
+        for op in block.operations:
+            op = op.operation
+            operands = tuple(self.values[operand] for operand in op.operands)
+            if op.name in ("func.return", "npu.yield"):
+                return operands
+            results = self.run_op(op, operands)
+            self.values.update(zip(op.results, results, strict=True))
+        raise AssertionError("a block without a terminator")
+
+    def run_op(self, op: ir.Operation, operands: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if op.name not in OPS:
+            raise CompileError(Problem(f"the interpreter has no op {op.name}", str(op.location)))
+        results = OPS[op.name](self, op, *operands)
+        results = () if results is None else results if isinstance(results, tuple) else (results,)
+        return tuple(self.round(r, value) for r, value in zip(results, op.results, strict=True))
+
+    def round(self, tensor: Tensor, value: ir.Value) -> Tensor:
+        """The tensor in the value's element type; its shape must be the value's."""
+        expected = self.shape(value)
+        assert tuple(tensor.shape) == expected, f"{value.owner}: got {tuple(tensor.shape)}, not {expected}"
+        return tensor.to(element_dtype(value))
+
+    def shape(self, value: ir.Value) -> tuple[int, ...]:
+        return tuple(Sym.of(d).evaluate(self.symbols) for d in dims_of(value.type))
+
+    def pages(self, op: ir.Operation) -> tuple[Tensor, Tensor]:
+        """Keys and values of the op's layer, [slots, kv_heads, dim]."""
+        if self.kv is None:
+            raise CompileError(Problem(f"{op.name} needs KV pages", str(op.location), "pass `kv` to run"))
+        sizes = (attr(op, name) for name in ("kv_heads", "head_dim", "v_head_dim"))
+        return self.kv.layer(self.layer + attr(op, "layer"), *sizes, element_dtype(op.operands[0]))
+
+
+def element_dtype(value: ir.Value) -> torch.dtype:
+    return DTYPES[str(ir.RankedTensorType(value.type).element_type)]
+
+
+def _bind_arguments(function: ir.Operation, inputs, machine: Machine) -> list[Tensor]:
+    arguments = []
+    for value, attrs in zip(function.regions[0].blocks[0].arguments, function.opview.arg_attrs, strict=True):
+        kind, table = ("npu.input", inputs) if "npu.input" in attrs else ("npu.param", machine.params)
+        name = attrs[kind].value
+        if name not in table:
+            raise CompileError(f"{kind.removeprefix('npu.')} '{name}' is missing")
+        _bind_symbols(machine.symbols, value, table[name])
+        if machine.shape(value) != tuple(table[name].shape):
+            raise CompileError(f"'{name}' has shape {list(table[name].shape)}, expected {value.type}")
+        arguments.append(table[name].to(element_dtype(value)))
+    return arguments
+
+
+def _bind_symbols(symbols: dict[str, int], value: ir.Value, tensor: Tensor) -> None:
+    for extent, size in zip(dims_of(value.type), tensor.shape, strict=True):
+        if isinstance(extent, Sym) and str(extent) in extent.names:
+            symbols.setdefault(str(extent), size)
+
+
+# ---- tables of element functions; operands are float32, or int64 where all are integers
+
+UNARY: dict[str, Callable[[Tensor], Tensor]] = {
+    "copy": lambda x: x,
+    "neg": torch.neg,
+    "abs": torch.abs,
+    "sign": torch.sign,
+    "square": torch.square,
+    "exp": torch.exp,
+    "log": torch.log,
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "recip": torch.reciprocal,
+    "tanh": torch.tanh,
+    "erf": torch.erf,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": torch.relu,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+    "trunc": torch.trunc,
+    "not": torch.logical_not,
+}
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    if a.is_floating_point():
+        return a / b
+    return torch.where(b == 0, 0, torch.div(a, torch.where(b == 0, 1, b), rounding_mode="trunc"))
+
+
+def _modulo(a: Tensor, b: Tensor) -> Tensor:
+    if a.is_floating_point():
+        return torch.fmod(a, b)
+    return torch.where(b == 0, 0, torch.fmod(a, torch.where(b == 0, 1, b)))
+
+
+BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": _divide,
+    "max": torch.maximum,
+    "min": torch.minimum,
+    "pow": torch.pow,
+    "mod": _modulo,
+    "and": torch.bitwise_and,
+    "or": torch.bitwise_or,
+    "xor": torch.bitwise_xor,
+    "eq": torch.eq,
+    "ne": torch.ne,
+    "lt": torch.lt,
+    "le": torch.le,
+    "gt": torch.gt,
+    "ge": torch.ge,
+}
+
+REDUCE: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
+    "sum": torch.sum,
+    "max": torch.amax,
+    "min": torch.amin,
+    "argmax": torch.argmax,
+    "mean": torch.mean,
+}
+
+GATES = {"gate_silu": "silu", "gate_gelu": "gelu", "gate_gelu_tanh": "gelu_tanh"}
+
+
+def wide(x: Tensor) -> Tensor:
+    """The type that ops compute in."""
+    return x.float() if x.is_floating_point() else x.long()
+
+
+# ---- ops: (machine, op, *operands) → result, results, or nothing
+
+OPS: dict[str, Callable] = {}
+
+
+def op(name: str) -> Callable[[Callable], Callable]:
+    def register(function: Callable) -> Callable:
+        OPS[name] = function
+        return function
+
+    return register
+
+
+@op("npu.constant")
+def _constant(machine, op):
+    result = op.results[0]
+    return torch.full(machine.shape(result), attr(op, "value"), dtype=element_dtype(result))
+
+
+@op("npu.iota")
+def _iota(machine, op):
+    shape, dim = machine.shape(op.results[0]), attr(op, "dim")
+    line = attr(op, "start") + attr(op, "step") * torch.arange(shape[dim])
+    return line.view([-1 if i == dim else 1 for i in range(len(shape))]).expand(shape)
+
+
+@op("npu.unary")
+def _unary(machine, op, x):
+    return UNARY[attr(op, "op")](wide(x))
+
+
+@op("npu.binary")
+def _binary(machine, op, a, b):
+    return BINARY[attr(op, "op")](wide(a), wide(b))
+
+
+@op("npu.select")
+def _select(machine, op, condition, a, b):
+    return torch.where(condition, a, b)
+
+
+@op("npu.cast")
+def _cast(machine, op, x):
+    return x
+
+
+@op("npu.reduce")
+def _reduce(machine, op, x):
+    return REDUCE[attr(op, "op")](wide(x), attr(op, "dim"), bool(attr(op, "keepdim")))
+
+
+@op("npu.softmax")
+def _softmax(machine, op, x):
+    return wide(x).softmax(-1)
+
+
+@op("npu.rms_norm")
+def _rms_norm(machine, op, x, w):
+    return _normalise(wide(x), wide(w), attr(op, "eps"))
+
+
+@op("npu.add_rms_norm")
+def _add_rms_norm(machine, op, x, residual, w):
+    total = wide(x) + wide(residual)
+    return _normalise(total, wide(w), attr(op, "eps")), total
+
+
+def _normalise(x: Tensor, w: Tensor, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * w
+
+
+@op("npu.layer_norm")
+def _layer_norm(machine, op, x, w, b):
+    return F.layer_norm(wide(x), x.shape[-1:], wide(w), wide(b), attr(op, "eps"))
+
+
+@op("npu.matmul")
+def _matmul(machine, op, x, w, *extra):
+    y = wide(x) @ (wide(w).mT if attr(op, "transpose_w") else wide(w))
+    operands = iter(extra)
+    for step in attr(op, "epilogue"):
+        if step in ("bias", "residual"):
+            y = y + wide(next(operands))
+        elif step in GATES:
+            gate, up = y.chunk(2, -1)
+            y = UNARY[GATES[step]](gate) * up
+        else:
+            y = UNARY[step](y)
+    return y
+
+
+@op("npu.silu_and_mul")
+def _silu_and_mul(machine, op, x):
+    gate, up = wide(x).chunk(2, -1)
+    return F.silu(gate) * up
+
+
+@op("npu.gelu_and_mul")
+def _gelu_and_mul(machine, op, x):
+    gate, up = wide(x).chunk(2, -1)
+    return F.gelu(gate, approximate=attr(op, "approximate")) * up
+
+
+# ---- movement
+
+
+@op("npu.reshape")
+def _reshape(machine, op, x):
+    return x.reshape(machine.shape(op.results[0]))
+
+
+@op("npu.transpose")
+def _transpose(machine, op, x):
+    return x.permute(attr(op, "perm"))
+
+
+@op("npu.broadcast")
+def _broadcast(machine, op, x):
+    return x.expand(machine.shape(op.results[0]))
+
+
+@op("npu.slice")
+def _slice(machine, op, x):
+    dim, offset, stride = (attr(op, name) for name in ("dim", "offset", "stride"))
+    count = machine.shape(op.results[0])[dim]
+    return x.index_select(dim, offset + stride * torch.arange(count))
+
+
+@op("npu.concat")
+def _concat(machine, op, *xs):
+    return torch.cat(xs, attr(op, "dim"))
+
+
+@op("npu.gather")
+def _gather(machine, op, table, index):
+    return table[index.long()]
+
+
+@op("npu.take")
+def _take(machine, op, x, index):
+    return x.gather(-1, index.long())
+
+
+# ---- rotation and attention
+
+
+@op("npu.rope")
+def _rope(machine, op, x, positions, cache):
+    """The first R elements of each head, in pairs, times the complex number cos + i·sin."""
+    size = attr(op, "head_dim")
+    cos, sin = cache[positions.long()].float().unsqueeze(1).chunk(2, -1)
+    half = cos.shape[-1]
+    heads = wide(x).unflatten(-1, (-1, size))
+    rotated = heads[..., : 2 * half]
+    even, odd = (
+        (rotated[..., :half], rotated[..., half:])
+        if attr(op, "neox")
+        else rotated.unflatten(-1, (-1, 2)).unbind(-1)
+    )
+    turned = torch.complex(even, odd) * torch.complex(cos, sin)
+    pairs = (turned.real, turned.imag)
+    rotated = torch.cat(pairs, -1) if attr(op, "neox") else torch.stack(pairs, -1).flatten(-2)
+    return torch.cat((rotated, heads[..., 2 * half :]), -1).flatten(-2)
+
+
+@op("npu.kv_write")
+def _kv_write(machine, op, k, v, slots):
+    for pages, rows in zip(machine.pages(op), (k, v), strict=True):
+        pages[slots.long()] = rows.view(-1, *pages.shape[1:])
+
+
+@op("npu.rope_kv_write")
+def _rope_kv_write(machine, op, qkv, positions, cache, slots):
+    size, heads, kv_heads = (attr(op, name) for name in ("head_dim", "heads", "kv_heads"))
+    q, k, v = qkv.split([heads * size, kv_heads * size, kv_heads * attr(op, "v_head_dim")], -1)
+    q, k = (_rope(machine, op, x, positions, cache).to(qkv.dtype) for x in (q, k))
+    _kv_write(machine, op, k, v, slots)
+    return q
+
+
+@op("npu.paged_attention")
+def _paged_attention(machine, op, q, block_table, seq_lens, q_start):
+    """Causal attention; the queries of a sequence are the last of its seq_lens tokens."""
+    heads, kv_heads = attr(op, "heads"), attr(op, "kv_heads")
+    keys, values = machine.pages(op)
+    page = machine.kv.page_size
+    out = torch.zeros(q.shape[0], heads, attr(op, "v_head_dim"))
+    for pages, length, first, end in zip(
+        block_table, seq_lens.tolist(), q_start[:-1].tolist(), q_start[1:].tolist(), strict=True
+    ):
+        at = torch.arange(length)
+        slots = pages.long()[at // page] * page + at % page
+        k, v = (
+            x[slots].float().repeat_interleave(heads // kv_heads, 1).transpose(0, 1) for x in (keys, values)
+        )
+        scores = q[first:end].float().unflatten(-1, (heads, -1)).transpose(0, 1) @ k.mT * attr(op, "scale")
+        if cap := attr(op, "logit_cap"):
+            scores = cap * torch.tanh(scores / cap)
+        age = torch.arange(length - (end - first), length)[:, None] - at
+        visible = (age >= 0) & (age < (attr(op, "window") or length + 1))
+        out[first:end] = (scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v).transpose(0, 1)
+    return out.flatten(1)
+
+
+# ---- regions
+
+
+@op("npu.fused")
+def _fused(machine, op, *inputs):
+    return machine.run_block(op.regions[0].blocks[0], inputs)
+
+
+@op("npu.repeat")
+def _repeat(machine, op, *carried):
+    block = op.regions[0].blocks[0]
+    names = attr(op, "params")
+    types = [element_dtype(value) for value in list(block.arguments)[1 + len(carried) :]]
+    outer = machine.layer
+    for layer in range(attr(op, "count")):
+        machine.layer = outer + layer
+        stacked = [machine.params[each[layer]].to(t) for each, t in zip(names, types, strict=True)]
+        carried = machine.run_block(block, (torch.tensor(layer), *carried, *stacked))
+    machine.layer = outer
+    return carried
