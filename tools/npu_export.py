@@ -11,9 +11,7 @@ from opennpu.dialects.diagnostics import CompileError
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="npu-export", description=__doc__.partition(": ")[2])
-    parser.add_argument(
-        "model_dir", type=Path, help="directory with config.json, tokenizer and *.safetensors"
-    )
+    parser.add_argument("model_dir", type=Path, help="directory with config.json and *.safetensors")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the archive to write, model.pt")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument(

@@ -35,6 +35,8 @@ IDENTITIES = {
 }
 """Nodes whose result is their first argument."""
 
+INPUT_KINDS = {InputKind.USER_INPUT, InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
+
 
 def import_program(archive: Archive, context: ir.Context) -> ir.Module:
     """The program as `func.func @main` in the raw torch dialect.
@@ -134,12 +136,14 @@ class _Symbols:
 def _user_input_shapes(program) -> dict[str, list[sympy.Expr]]:
     inputs = set(program.graph_signature.user_inputs)
     return {
-        node.name: [
-            sympy.sympify(d.node.expr if isinstance(d, torch.SymInt) else d) for d in node.meta["val"].shape
-        ]
+        node.name: [_extent(d) for d in node.meta["val"].shape]
         for node in program.graph.find_nodes(op="placeholder")
         if node.name in inputs and isinstance(node.meta["val"], torch.Tensor)
     }
+
+
+def _extent(d: int | torch.SymInt) -> sympy.Expr:
+    return d.node.expr if isinstance(d, torch.SymInt) else sympy.Integer(d)
 
 
 def _bounds(limits) -> tuple[int, int | None]:
@@ -181,12 +185,7 @@ def _check_signature(program: ExportedProgram) -> None:
         for name in mutated
     ]
     for spec in signature.input_specs:
-        if spec.kind not in (
-            InputKind.USER_INPUT,
-            InputKind.PARAMETER,
-            InputKind.BUFFER,
-            InputKind.CONSTANT_TENSOR,
-        ):
+        if spec.kind not in INPUT_KINDS:
             problems.append(Problem(f"inputs of kind {spec.kind.name} are not supported: {spec.arg.name}"))
     if problems:
         raise CompileError(*problems)
