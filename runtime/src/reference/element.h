@@ -10,7 +10,7 @@
 
 #include "engine.h"
 
-namespace opennpu {
+namespace opennpu::reference {
 
 /// Bools count as integers.
 inline bool is_integer(int64_t dtype) {
@@ -131,4 +131,4 @@ void for_each_element(int64_t d0, int64_t d1, int64_t d2, Body&& body) {
       for (int64_t i2 = 0; i2 < d2; ++i2) body(i0, i1, i2);
 }
 
-}  // namespace opennpu
+}  // namespace opennpu::reference

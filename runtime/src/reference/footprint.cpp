@@ -11,6 +11,11 @@ namespace {
 using isa::Dtype;
 using isa::Layout;
 using isa::Tile;
+using reference::element;
+using reference::for_each_element;
+using reference::is_integer;
+using reference::load_integer;
+using reference::packed_pair;
 
 Access tile(const char* operand, bool write, const Tile& t, int64_t d0, int64_t d1, int64_t d2) {
   const int64_t size = dtype_size(t.dtype);
