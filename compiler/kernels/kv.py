@@ -42,7 +42,7 @@ def layer_base(ctx: KernelContext, b: TileBuilder, op: ir.OpView) -> Index:
 def scatter_heads(
     b: TileBuilder, src: TileRef, pool: Index, slots: View, start: Index, rows: Index, heads: int
 ) -> None:
-    """Writes src[rows][heads][d], tokens start…, to the slots that `slots` names; `pool` is K's or V's base."""
+    """Writes src[rows][heads][d], tokens start…, to the slots that `slots` names from the base `pool`."""
     _, head_bytes, element = src.strides
     width = head_bytes // element
     b.dma_scatter(

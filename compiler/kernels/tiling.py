@@ -51,7 +51,7 @@ def matmul_tiling(
 def column_tile(chip: Chip, n: int) -> int:
     """The column tile width, a multiple of the strip, that leaves the slowest core least to do."""
     widths = range(chip.mx_n, 0, -chip.strip)
-    return min(widths, key=lambda nt: -(-(-(-n // nt)) // chip.cores) * nt)
+    return min(widths, key=lambda nt: ceildiv(ceildiv(n, nt), chip.cores) * nt)
 
 
 def row_block(chip: Chip, row_bytes: int, most: int = 128) -> int:
