@@ -63,10 +63,20 @@ class LoadScalarOp(NpuTile.Operation, name="load_scalar"):
 
 
 class AllocOp(NpuTile.Operation, name="alloc", traits=[AllocEffects]):
-    """A tile buffer; planning adds `address` (bytes), double buffering `slots`."""
+    """A tile buffer; planning adds `address` (bytes), double buffering `slots` and `loop` (see `slot`)."""
 
     buffer: Result[ir.MemRefType]
     verify_invariants = staticmethod(verify.alloc)
+
+
+class SlotOp(NpuTile.Operation, name="slot", traits=[Pure]):
+    """The iteration number of the loop around it, modulo `slots`. `loop` numbers the kernel's such loops."""
+
+    iv: Operand[I64]
+    loop: ir.IntegerAttr
+    slots: ir.IntegerAttr
+    res: Result[I64] = ext.result(default_factory=i64)
+    verify_invariants = staticmethod(verify.slot)
 
 
 class SetFlagOp(NpuTile.Operation, name="set_flag"):
@@ -177,6 +187,7 @@ __all__ = [
     "LoadScalarOp",
     "NpuTile",
     "SetFlagOp",
+    "SlotOp",
     "WaitFlagOp",
     "alloc",
     "build",

@@ -65,6 +65,15 @@ def queue(op: ir.OpView) -> None:
     _check_enum(ISA["set_flag"].by_name["queue"], _attribute(op, "queue"))
 
 
+@_reported
+def slot(op: ir.OpView) -> None:
+    loop = op.operation.parent
+    if loop.name != "scf.for" or op.operands[0] != loop.operation.regions[0].blocks[0].arguments[0]:
+        raise _Invalid("must stand directly in an scf.for and take its induction variable")
+    if ir.IntegerAttr(_attribute(op, "slots")).value < 1:
+        raise _Invalid("needs at least one slot")
+
+
 def _attribute(op: ir.OpView, name: str) -> ir.Attribute:
     if name not in op.attributes:
         raise _Invalid(f"requires attribute '{name}'")

@@ -1,0 +1,256 @@
+"""Which accesses of a kernel must be ordered, and by which edges between its queues.
+
+The kernel is a tree: blocks of items; an item is an engine operation or a loop or `if` with a
+block. `find_edges` walks the tree as the sequencer would, every loop a few times round, with a
+vector clock per queue: clock[b][a] is the time of the last access of queue a that queue b is
+known to come after (Lamport 1978; vector clocks after Fidge and Mattern 1988). Where an
+operation meets an access that it conflicts with and does not come after, an edge is added:
+
+  Forward   in one block: set after item x on queue a, wait before the later item y on queue b
+  Carried   in a loop body: y of an iteration comes after x of the iteration `slots` before
+
+The flag of a carried edge is given `slots` credits at the start of the kernel and drained at its
+end, so a loop that runs again goes on where it stopped. An edge that others imply is never added.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from opennpu.compiler.tile_ir import body_of, buffer_of, walk
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.locations import describe
+from opennpu.dialects.npu_tile import QUEUES, accesses
+from opennpu.dialects.npu_tile.effects import spec_of
+from torch_mlir import ir
+
+Clock = dict[str, int]
+
+
+@dataclass(eq=False)
+class Block:
+    """The items of a kernel, of a loop body or of an `if`."""
+
+    loop: ir.Operation | None  # of a loop body
+    items: list["Item"] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Item:
+    """An engine operation with its queue and accesses, or a loop or `if` with its block."""
+
+    op: ir.Operation
+    home: Block
+    index: int
+    queue: str = ""
+    touches: tuple["Touch", ...] = ()
+    inner: Block | None = None
+
+    @cached_property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that work on it."""
+        if self.inner is None:
+            return (self.queue,)
+        return tuple(dict.fromkeys(queue for item in self.inner.items for queue in item.queues))
+
+
+@dataclass(frozen=True)
+class Touch:
+    """An access; `loop` rotates the buffer's slots."""
+
+    buffer: ir.Operation
+    slots: int
+    loop: ir.Operation | None
+    writes: bool
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Queue `target` does item `y` after queue `source` has done item `x`; both in `block`."""
+
+    block: Block
+    x: Item
+    y: Item
+    source: str
+    target: str
+    slots: int = 0  # 0: forward; else carried over so many iterations
+
+    @property
+    def carried(self) -> bool:
+        return self.slots > 0
+
+
+def find_edges(kernel: ir.Operation) -> list[Edge]:
+    """A set of edges that orders every conflicting pair of accesses of the kernel."""
+    root = _tree(kernel)
+    most_slots = max((t.slots for item in _leaves(root) for t in item.touches), default=1)
+    edges: dict[Edge, None] = {}
+    known = -1
+    while known != len(edges):
+        known = len(edges)
+        for trips in range(most_slots + 1, 0, -1):
+            _Walk(edges, trips).block(root, ())
+    return list(edges)
+
+
+# ---- the tree
+
+
+def _tree(kernel: ir.Operation) -> Block:
+    loops = {}
+    for op in walk(body_of(kernel)):
+        if op.name == "npu_tile.slot":
+            loops[ir.IntegerAttr(op.attributes["loop"]).value] = op.parent.operation
+    return _block(body_of(kernel), None, loops)
+
+
+def _block(body: ir.Block, loop: ir.Operation | None, loops: dict[int, ir.Operation]) -> Block:
+    block = Block(loop)
+    for op in body.operations:
+        item = _item(op.operation, block, loops)
+        if item is not None:
+            block.items.append(item)
+    return block
+
+
+def _item(op: ir.Operation, home: Block, loops: dict[int, ir.Operation]) -> Item | None:
+    index = len(home.items)
+    spec = spec_of(op)
+    if spec is not None:
+        touches = tuple(_touch(a.buffer.owner, a.writes, loops) for a in accesses(op))
+        return Item(op, home, index, spec.engine, touches)
+    if op.name not in ("scf.for", "scf.if"):
+        return None
+    if any(len(list(region.blocks)) for region in list(op.regions)[1:]):
+        raise CompileError(Problem("scf.if with an else has no form on the chip", describe(op.location)))
+    inner = _block(body_of(op), op if op.name == "scf.for" else None, loops)
+    return Item(op, home, index, inner=inner) if inner.items else None
+
+
+def _touch(alloc: ir.Operation, writes: bool, loops: dict[int, ir.Operation]) -> Touch:
+    buffer = buffer_of(alloc.operation)
+    return Touch(buffer.op, buffer.slots, loops.get(buffer.loop), writes)
+
+
+def _leaves(block: Block) -> Iterator[Item]:
+    for item in block.items:
+        yield from _leaves(item.inner) if item.inner else [item]
+
+
+# ---- the walk
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One level of the way to an item: the block, which entry into it this was, the item."""
+
+    block: Block
+    entry: int
+    item: Item
+
+
+@dataclass(frozen=True)
+class _Access:
+    """When and where a queue last read or wrote a slot."""
+
+    time: int
+    path: tuple[_Step, ...]
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """What a queue had behind it when it passed an item, in iteration `iteration` of the item's loop."""
+
+    time: int
+    iteration: int
+    clock: Clock
+
+
+class _Walk:
+    """One run through a kernel, every loop `trips` times; adds the edges that it finds missing."""
+
+    def __init__(self, edges: dict[Edge, None], trips: int):
+        self.edges = edges
+        self.trips = trips
+        self.time = 0
+        self.entries = 0
+        self.iterations: dict[ir.Operation | None, int] = {None: 0}
+        self.last_time: Clock = dict.fromkeys(QUEUES, 0)
+        self.clocks: dict[str, Clock] = {queue: dict.fromkeys(QUEUES, 0) for queue in QUEUES}
+        self.last: dict[tuple, dict[tuple[str, bool], _Access]] = defaultdict(dict)
+        self.passed: dict[tuple[Item, str], deque[_Passed]] = defaultdict(lambda: deque(maxlen=trips + 1))
+        self.waits: dict[Item, list[Edge]] = defaultdict(list)
+        for edge in edges:
+            self.waits[edge.y].append(edge)
+
+    def block(self, block: Block, path: tuple[_Step, ...]) -> None:
+        self.entries += 1
+        entry = self.entries
+        for item in block.items:
+            for edge in self.waits[item]:
+                self._wait(edge)
+            if item.inner is None:
+                self._operation(item, (*path, _Step(block, entry, item)))
+            else:
+                self._group(item, (*path, _Step(block, entry, item)))
+            iteration = self.iterations[block.loop]
+            for queue in item.queues:
+                clock = {**self.clocks[queue], queue: self.last_time[queue]}
+                self.passed[item, queue].append(_Passed(self.time, iteration, clock))
+
+    def _operation(self, item: Item, path: tuple[_Step, ...]) -> None:
+        self.time += 1
+        clock = self.clocks[item.queue]
+        for touch in item.touches:
+            slot = self.iterations[touch.loop] % touch.slots
+            last = self.last[touch.buffer, slot]
+            for (queue, wrote), access in sorted(last.items(), key=lambda entry: -entry[1].time):
+                conflict = queue != item.queue and (wrote or touch.writes)
+                if conflict and access.time > clock[queue]:
+                    self._order(access, queue, item.queue, path, touch)
+            last[item.queue, touch.writes] = _Access(self.time, path)
+        self.last_time[item.queue] = self.time
+
+    def _group(self, item: Item, path: tuple[_Step, ...]) -> None:
+        """A loop or an `if`, which may also not run: then only what was known before it is known."""
+        before = {queue: dict(clock) for queue, clock in self.clocks.items()}
+        last_time = dict(self.last_time)
+        for iteration in range(self.trips if item.inner.loop else 1):
+            if item.inner.loop:
+                self.iterations[item.inner.loop] = iteration
+            self.block(item.inner, path)
+        for queue, clock in self.clocks.items():
+            for other in QUEUES:
+                if before[queue][other] < last_time[other]:
+                    clock[other] = before[queue][other]
+
+    def _order(
+        self, access: _Access, source: str, target: str, path: tuple[_Step, ...], touch: Touch
+    ) -> None:
+        """Adds the edge that makes queue `target`, now at `path`, come after an access of `source`."""
+        x, y = next(
+            (p, q)
+            for p, q in zip(access.path, path, strict=False)
+            if p.entry != q.entry or p.item is not q.item
+        )
+        slots = 0
+        if x.item.index >= y.item.index:
+            slots = touch.slots if touch.loop == y.block.loop else 1
+        edge = Edge(y.block, x.item, y.item, source, target, slots)
+        self.edges[edge] = None
+        self.waits[y.item].append(edge)
+        self._learn(target, next(p for p in self.passed[x.item, source] if p.time >= access.time))
+
+    def _wait(self, edge: Edge) -> None:
+        passed = self.passed[edge.x, edge.source]
+        if edge.slots > 1:
+            slot = self.iterations[edge.block.loop] % edge.slots
+            passed = [p for p in passed if p.iteration % edge.slots == slot]
+        if passed:
+            self._learn(edge.target, passed[-1])
+
+    def _learn(self, queue: str, passed: _Passed) -> None:
+        clock = self.clocks[queue]
+        for other, time in passed.clock.items():
+            clock[other] = max(clock[other], time)
