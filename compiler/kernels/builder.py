@@ -86,7 +86,7 @@ class TileBuilder:
         """The HBM byte address of an element of a view (its first where no index is given)."""
         address = self._address(self, view)
         for i, stride in zip(index, view.strides, strict=False):
-            address = address + i * self.sym(stride) * view.itemsize
+            address = address + i * (self.sym(stride) * view.itemsize)
         return address
 
     # ---- control
