@@ -49,7 +49,8 @@ class Chip:
         except (OSError, UnicodeDecodeError) as error:
             known = ", ".join(sorted(p.stem for p in CHIPS.glob("*.toml")))
             raise ChipError(
-                f"no chip {str(chip)!r}: give the name of a chip ({known}) or a readable chip file (.toml): {error}"
+                f"no chip {str(chip)!r}: give the name of a chip ({known}) "
+                f"or a readable chip file (.toml): {error}"
             ) from error
         try:
             return cls.from_dict(tomllib.loads(text), str(path))

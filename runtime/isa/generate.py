@@ -35,12 +35,17 @@ struct Tile {
 enum class Unit : uint8_t { Load, Store, Matrix, Vector, Seq };
 enum class Kind : uint8_t { Imm, Reg, Value, Tile };
 
+// Values of Field::f32 other than a slot.
+inline constexpr int16_t kNoFloat = -1, kFloat = -2;
+
 // One field of an instruction. `enum_size` is 0 for a plain integer; bit i of `allowed` says
-// that enumerator i may stand here. A tile is expanded: space, dtype, addr, s0, s1, s2.
+// that enumerator i may stand here. `f32`: the field is the bits of a float, always (kFloat) or
+// when the field in that slot is not 0. A tile is expanded: space, dtype, addr, s0, s1, s2.
 struct Field {
   const char* name;
   Kind kind;
   uint8_t enum_size;
+  int16_t f32;
   uint64_t allowed;
 };
 """
@@ -73,36 +78,54 @@ def name_array(name: str, values: list[str]) -> str:
 def struct(row: dict) -> str:
     """The resolved operands of one instruction, and its constants."""
     members = "".join(f"  {KINDS[f['kind']]} {f['name']};\n" for f in row["fields"])
-    slots = sum(TILE_SLOTS if f["kind"] == "tile" else 1 for f in row["fields"])
+    count = slots(row["fields"])[""]
     return (
         f"struct {camel(row['name'])} {{\n"
         f"  static constexpr Opcode kOpcode = Opcode::{camel(row['name'])};\n"
         f"  static constexpr Unit kUnit = Unit::{camel(row['engine'])};\n"
         f'  static constexpr const char* kName = "{row["name"]}";\n'
-        f"  static constexpr size_t kSlots = {slots};\n{members}}};\n"
+        f"  static constexpr size_t kSlots = {count};\n{members}}};\n"
     )
 
 
-def field_rows(field: dict, enums: dict[str, list[str]]) -> list[str]:
+def field_rows(field: dict, enums: dict[str, list[str]], slot_of: dict[str, int]) -> list[str]:
     """The table rows of a field; one for each member where it is a tile."""
     if field["kind"] == "tile":
         members = [("space", "Imm", "space"), ("dtype", "Imm", "dtype"), ("addr", "Value", None)]
         members += [(f"s{i}", "Imm", None) for i in range(3)]
         return [row(f"{field['name']}.{name}", kind, enums.get(enum)) for name, kind, enum in members]
-    return [row(field["name"], camel(field["kind"]), enums.get(field.get("enum")), field.get("only"))]
+    f32 = field.get("f32", False)
+    f32 = {True: "kFloat", False: "kNoFloat"}[f32] if isinstance(f32, bool) else str(slot_of[f32])
+    return [row(field["name"], camel(field["kind"]), enums.get(field.get("enum")), field.get("only"), f32)]
 
 
-def row(name: str, kind: str, values: list[str] | None = None, only: list[str] | None = None) -> str:
+def row(
+    name: str,
+    kind: str,
+    values: list[str] | None = None,
+    only: list[str] | None = None,
+    f32: str = "kNoFloat",
+) -> str:
     values = values or []
     allowed = sum(1 << i for i, v in enumerate(values) if only is None or v in only)
-    return f'{{"{name}", Kind::{kind}, {len(values)}, 0x{allowed:x}}}'
+    return f'{{"{name}", Kind::{kind}, {len(values)}, {f32}, 0x{allowed:x}}}'
+
+
+def slots(fields: list[dict]) -> dict[str, int]:
+    """The first slot of each field; "" gives their number."""
+    at, out = 0, {}
+    for field in fields:
+        out[field["name"]] = at
+        at += TILE_SLOTS if field["kind"] == "tile" else 1
+    return {**out, "": at}
 
 
 def table(rows: list[dict], enums: dict[str, list[str]]) -> str:
     out, entries = "", []
     for instruction in rows:
         name = camel(instruction["name"])
-        fields = [r for f in instruction["fields"] for r in field_rows(f, enums)]
+        slot_of = slots(instruction["fields"])
+        fields = [r for f in instruction["fields"] for r in field_rows(f, enums, slot_of)]
         if fields:
             out += f"inline constexpr Field kFieldsOf{name}[] = {{\n    " + ",\n    ".join(fields) + "};\n"
         span = f"kFieldsOf{name}" if fields else "{}"
