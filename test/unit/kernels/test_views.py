@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
-
 from opennpu.compiler.kernels import views
 from opennpu.dialects.symbols import Sym
 
