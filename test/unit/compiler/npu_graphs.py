@@ -87,7 +87,9 @@ def llama(shape: LlamaShape = LlamaShape(), whole_norms: bool = True) -> ir.Modu
     def gate(x):
         if whole_norms:
             return npu.silu_and_mul(x)
-        return npu.binary("mul", npu.unary("silu", npu.slice_(x, 1, 0, s.ffn)), npu.slice_(x, 1, s.ffn, s.ffn))
+        return npu.binary(
+            "mul", npu.unary("silu", npu.slice_(x, 1, 0, s.ffn)), npu.slice_(x, 1, s.ffn, s.ffn)
+        )
 
     def layer(x, residual, n):
         name, q_width, kv_width = f"layers.{n}", s.heads * s.head_dim, s.kv_heads * s.head_dim
