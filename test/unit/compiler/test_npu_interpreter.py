@@ -53,7 +53,10 @@ TORCH_UNARY = {
         name: getattr(torch, name)
         for name in ("neg", "abs", "sign", "square", "exp", "tanh", "erf", "sigmoid")
     },
-    **{name: getattr(torch, name) for name in ("sin", "cos", "floor", "ceil", "round", "trunc", "relu")},
+    **{
+        name: getattr(torch, name)
+        for name in ("sigmoid", "sin", "cos", "floor", "ceil", "round", "trunc", "relu")
+    },
     "copy": torch.clone,
     "recip": torch.reciprocal,
     "silu": F.silu,
