@@ -1,0 +1,15 @@
+"""How each torch operator is said in `npu`: `CONVERSIONS`, one module a family of operators."""
+
+from opennpu.compiler.conversions import (  # noqa: F401  fill the table
+    creation,
+    elementwise,
+    indexing,
+    opennpu,
+    products,
+    reductions,
+    scalars,
+    views,
+)
+from opennpu.compiler.conversions.table import CONVERSIONS, Conversion, Result, Unsupported
+
+__all__ = ["CONVERSIONS", "Conversion", "Result", "Unsupported"]

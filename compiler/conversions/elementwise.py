@@ -1,0 +1,238 @@
+"""Element by element: arithmetic, comparison, logic, selection, casts."""
+
+import math
+
+from opennpu.compiler.conversions.table import (
+    as_float,
+    as_tensor,
+    converts,
+    is_float,
+    promote,
+    promoted,
+)
+from opennpu.dialects import npu
+
+# ---- one operand
+
+
+def number(x, op):
+    return npu.unary(op, x)
+
+
+def real(x, op):
+    return npu.unary(op, as_float(x))
+
+
+for op in ("neg", "abs", "sign", "square", "relu"):
+    converts(f"aten.{op}", op=op)(number)
+
+for op in [
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "tanh",
+    "erf",
+    "sigmoid",
+    "silu",
+    "sin",
+    "cos",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+]:
+    converts(f"aten.{op}", op=op)(real)
+
+converts("aten.reciprocal", op="recip")(real)
+
+
+@converts("aten.gelu")
+def gelu(x, approximate):
+    return npu.unary("gelu_tanh" if approximate == "tanh" else "gelu", x)
+
+
+@converts("aten.leaky_relu")
+def leaky_relu(x, slope):
+    scaled = npu.binary("mul", x, as_tensor(slope, npu.dtype(x)))
+    return npu.select(npu.binary("ge", x, as_tensor(0, npu.dtype(x))), x, scaled)
+
+
+# ---- two operands
+
+
+def arithmetic(op, a, b):
+    return npu.binary(op, *promoted(a, b))
+
+
+@converts("aten.add.Tensor", "aten.add.Scalar", op="add")
+@converts("aten.sub.Tensor", "aten.sub.Scalar", op="sub")
+def add(a, b, alpha, op):
+    return arithmetic(op, a, b if alpha == 1 else scaled(b, alpha))
+
+
+@converts("aten.rsub.Scalar", "aten.rsub.Tensor")
+def rsub(a, b, alpha):
+    return add(b, a, alpha, op="sub")
+
+
+def scaled(x, factor):
+    if isinstance(x, int | float):
+        return x * factor
+    return x if factor == 1 else arithmetic("mul", x, factor)
+
+
+@converts("aten.mul.Tensor", "aten.mul.Scalar", op="mul")
+@converts("aten.maximum", op="max")
+@converts("aten.minimum", op="min")
+def simple(a, b, op):
+    return arithmetic(op, a, b)
+
+
+@converts("aten.div.Tensor", "aten.div.Scalar")
+def div(a, b):
+    element = promote(a, b)
+    element = element if is_float(element) else "f32"
+    return npu.binary("div", as_tensor(a, element), as_tensor(b, element))
+
+
+@converts("aten.div.Tensor_mode", "aten.div.Scalar_mode")
+def div_mode(a, b, mode):
+    if mode is None:
+        return div(a, b)
+    return floor_divide(a, b) if mode == "floor" else truncating_divide(*promoted(a, b))
+
+
+def truncating_divide(a, b):
+    quotient = npu.binary("div", a, b)  # truncates on integers
+    return npu.unary("trunc", quotient) if is_float(npu.dtype(a)) else quotient
+
+
+@converts("aten.floor_divide", "aten.floor_divide.Scalar")
+def floor_divide(a, b):
+    a, b = promoted(a, b)
+    if is_float(npu.dtype(a)):
+        return npu.unary("floor", npu.binary("div", a, b))
+    quotient, zero = npu.binary("div", a, b), as_tensor(0, npu.dtype(a))
+    rest = npu.binary("sub", a, npu.binary("mul", quotient, b))
+    signs_differ = npu.binary("lt", npu.binary("mul", rest, b), zero)
+    return npu.binary("sub", quotient, npu.cast(signs_differ, npu.dtype(a)))
+
+
+@converts("aten.remainder.Scalar", "aten.remainder.Tensor")
+def remainder(a, b):
+    a, b = promoted(a, b)
+    return npu.binary("sub", a, npu.binary("mul", floor_divide(a, b), b))
+
+
+@converts("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
+def power(x, exponent):
+    known = {2: "square", 0.5: "sqrt", -0.5: "rsqrt", -1: "recip"}
+    if isinstance(exponent, int | float) and not isinstance(x, int | float):
+        x = npu.cast(x, promote(x, exponent))
+        if exponent == 1:
+            return x
+        if exponent == 3:
+            return npu.binary("mul", npu.unary("square", x), x)
+        if exponent in known and (is_float(npu.dtype(x)) or exponent == 2):
+            return npu.unary(known[exponent], x)
+    return arithmetic("pow", x, exponent)
+
+
+# ---- bounds
+
+
+@converts("aten.clamp", "aten.clamp.Tensor")
+def clamp(x, low, high):
+    for op, bound in (("max", low), ("min", high)):
+        if bound is not None:
+            x = arithmetic(op, x, bound)
+    return x
+
+
+@converts("aten.clamp_min", "aten.clamp_min.Tensor")
+def clamp_min(x, low):
+    return clamp(x, low, None)
+
+
+@converts("aten.clamp_max", "aten.clamp_max.Tensor")
+def clamp_max(x, high):
+    return clamp(x, None, high)
+
+
+@converts("aten.hardtanh")
+def hardtanh(x, low, high):
+    return clamp(x, low, high)
+
+
+# ---- comparison and logic
+
+for op in ("eq", "ne", "lt", "le", "gt", "ge"):
+    converts(f"aten.{op}.Tensor", f"aten.{op}.Scalar", op=op)(simple)
+
+
+def as_bool(x):
+    return npu.cast(x, "i1")
+
+
+@converts("aten.logical_not")
+def logical_not(x):
+    return npu.unary("not", as_bool(x))
+
+
+@converts("aten.bitwise_not")
+def bitwise_not(x):
+    if npu.dtype(x) == "i1":
+        return npu.unary("not", x)
+    return npu.binary("xor", x, as_tensor(-1, npu.dtype(x)))
+
+
+def logical(a, b, op):
+    return npu.binary(op, as_bool(a), as_bool(b))
+
+
+for op in ("and", "or", "xor"):
+    converts(f"aten.logical_{op}", op=op)(logical)
+    for name in (f"bitwise_{op}", f"__{op}__"):
+        converts(f"aten.{name}.Tensor", f"aten.{name}.Scalar", op=op)(simple)
+
+
+# ---- selection
+
+
+@converts("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
+def where(cond, a, b):
+    return npu.select(as_bool(cond), *promoted(a, b))
+
+
+@converts("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def masked_fill(x, mask, value):
+    return npu.select(as_bool(mask), as_tensor(value, npu.dtype(x)), x)
+
+
+@converts("aten.isnan")
+def isnan(x):
+    return npu.binary("ne", x, x)
+
+
+@converts("aten.isinf")
+def isinf(x):
+    return npu.binary("eq", npu.unary("abs", x), as_tensor(math.inf, npu.dtype(x)))
+
+
+# ---- casts: the result's dtype says which
+
+
+@converts(
+    "aten.to.dtype",
+    "aten.to.dtype_layout",
+    "aten.to.other",
+    "aten.to.device",
+    "aten.to.prim_Device",
+    "aten._to_copy",
+    "aten.type_as",
+    "prims.convert_element_type",
+    "prim.NumToTensor.Scalar",
+)
+def cast(x, *_, result):
+    return as_tensor(x, result.dtype)

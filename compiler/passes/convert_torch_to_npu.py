@@ -1,0 +1,201 @@
+"""convert-torch-to-npu: the raw torch dialect, as imported, becomes `npu`.
+
+One walk over @main in order builds a new function beside it. Every torch value maps to a
+value of the new function or to a Python object (numbers, lists, None), so that extents
+are computed symbolically on the way and every type gets its own. What an operator becomes
+says the table in `compiler/conversions`. An operator that is not in it, or not with these
+arguments, is noted; what depends on it is left out; all such operators are reported together.
+"""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+from opennpu.compiler.conversions import CONVERSIONS, Result, Unsupported
+from opennpu.compiler.passes.registry import register_pass
+from opennpu.dialects import npu
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.symbols import Sym, dim, tensor_type
+from torch_mlir import ir
+
+TENSOR = re.compile(r"!torch\.vtensor<\[([\d?,]*)\],(\w+)>")
+DTYPES = {"f32": "f32", "bf16": "bf16", "si64": "i64", "si32": "i32", "si8": "i8", "i1": "i1"}
+REMEDY = "Rewrite this part of the model, or add a conversion in compiler/conversions."
+
+
+@register_pass("convert-torch-to-npu", "the raw torch dialect → npu; extents become symbols of the types")
+def run(module: ir.Module) -> None:
+    """Converts @main; CompileError lists every operator that cannot be converted."""
+    for op in list(module.body.operations):
+        if op.operation.name == "func.func":
+            convert_function(op.operation)
+
+
+def convert_function(function: ir.Operation) -> None:
+    """Replaces the function by its conversion."""
+    with ir.InsertionPoint(function), function.location:
+        types = [argument_type(function, i) for i in range(len(_block(function).arguments))]
+        converted = ir.Operation.create("func.func", attributes=dict(_attributes(function, types)), regions=1)
+    block = converted.regions[0].blocks.append(
+        *types, arg_locs=[a.location for a in _block(function).arguments]
+    )
+    conversion = Conversion(dict(zip(_block(function).arguments, block.arguments, strict=True)))
+    try:
+        with ir.InsertionPoint(block):
+            for op in _block(function).operations:
+                conversion.convert(op.operation)
+        conversion.raise_problems()
+    except CompileError:
+        converted.erase()
+        raise
+    results = [value.type for value in list(block.operations)[-1].operands]
+    converted.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, results))
+    function.erase()
+
+
+class Poison:
+    """The result of an operator that could not be converted."""
+
+
+POISON = Poison()
+
+
+class Conversion:
+    """One function's conversion: what each torch value became, and what went wrong."""
+
+    def __init__(self, values: dict[ir.Value, Any]):
+        self.values = values
+        self.problems: list[Problem] = []
+
+    def convert(self, op: ir.Operation) -> None:
+        """Builds what the operation becomes, or notes why it cannot be."""
+        if op.name == "func.return":
+            if not self.problems:
+                ir.Operation.create(
+                    "func.return", operands=[self.values[v] for v in op.operands], loc=op.location
+                )
+            return
+        arguments = [self.values[v] for v in op.operands]
+        results = [POISON] * len(op.results)
+        if not _poisoned(arguments):
+            try:
+                with op.location:
+                    results = self._results(op, arguments)
+            except (Unsupported, npu.Invalid, ValueError) as reason:
+                self.problems.append(
+                    Problem(f"operator {operator_name(op)}: {reason}", describe(op.location), REMEDY)
+                )
+        self.values.update(zip(op.results, results, strict=True))
+
+    def raise_problems(self) -> None:
+        if self.problems:
+            raise CompileError(*self.problems)
+
+    def _results(self, op: ir.Operation, arguments: list[Any]) -> list[Any]:
+        if op.name.startswith("torch.constant."):
+            return [constant(op)]
+        conversion = CONVERSIONS.get(operator_name(op))
+        if conversion is None:
+            raise Unsupported("there is no conversion for it")
+        keywords = {"result": result_of(op.results[0].type)} if conversion.wants_result else {}
+        built = conversion.build(*arguments, **keywords)
+        built = built if isinstance(built, list) else [built]
+        return [_checked(value, r.type) for value, r in zip(built, op.results, strict=True)]
+
+
+def operator_name(op: ir.Operation) -> str:
+    """`aten.add.Tensor`, `opennpu.rms_norm`."""
+    name = op.attributes["name"].value if op.name == "torch.operator" else op.name
+    return name.removeprefix("torch.").removesuffix(".default")
+
+
+def constant(op: ir.Operation) -> Any:
+    """The Python value of torch.constant.*; devices are of no concern here."""
+    kind = op.name.removeprefix("torch.constant.")
+    if kind in ("none", "device"):
+        return None
+    value = op.attributes["value"].value
+    return bool(value) if kind == "bool" else value
+
+
+# ---- types
+
+
+def argument_type(function: ir.Operation, index: int) -> ir.Type:
+    """The tensor type of an argument: extents from `npu.dims`, where it has them."""
+    argument = _block(function).arguments[index]
+    result = result_of(argument.type)
+    described = function.attributes["arg_attrs"][index] if "arg_attrs" in function.attributes else {}
+    shape = result.shape
+    if "npu.dims" in described:
+        shape = [dim(Sym.of(extent.value)) for extent in described["npu.dims"]]
+    if None in shape:
+        raise CompileError(f"argument {index} of @main, {argument.type}, has no npu.dims to name its extents")
+    return tensor_type(shape, npu.element_type(result.dtype))
+
+
+def result_of(type_: ir.Type) -> Result | None:
+    """What a torch type says of a tensor; None for other types."""
+    return _parse_tensor(str(type_))
+
+
+@lru_cache(maxsize=4096)
+def _parse_tensor(text: str) -> Result | None:
+    match = TENSOR.fullmatch(text)
+    if not match:
+        return None
+    if match[2] not in DTYPES:
+        raise Unsupported(f"the dtype {match[2]} of {text}")
+    return Result(DTYPES[match[2]], tuple(None if d == "?" else int(d) for d in match[1].split(",") if d))
+
+
+def _checked(value: Any, type_: ir.Type) -> Any:
+    """The value in the dtype that the program says; ValueError where the shape contradicts it."""
+    if not isinstance(value, ir.Value):
+        return value
+    expected = result_of(type_)
+    if expected is None:
+        return value
+    value = npu.cast(value, expected.dtype)
+    shape = npu.dims(value)
+    fits = len(shape) == len(expected.shape) and all(
+        e in (None, d) or isinstance(d, Sym) for d, e in zip(shape, expected.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"the extents come out as {npu.show(shape)}, the program says {type_}")
+    return value
+
+
+# ---- the rest
+
+
+def _attributes(function: ir.Operation, types: list[ir.Type]):
+    """The function's attributes, without npu.dims, which the types now say."""
+    for name in function.attributes:
+        attribute = function.attributes[name]
+        if name == "arg_attrs":
+            attribute = ir.ArrayAttr.get(
+                [
+                    ir.DictAttr.get({e.name: e.attr for e in entry if e.name != "npu.dims"})
+                    for entry in attribute
+                ]
+            )
+        yield name, attribute
+
+
+def _block(function: ir.Operation) -> ir.Block:
+    return function.regions[0].blocks[0]
+
+
+def _poisoned(arguments: list[Any]) -> bool:
+    return any(a is POISON or (isinstance(a, list) and _poisoned(a)) for a in arguments)
+
+
+def describe(location: ir.Location) -> str:
+    """`model.layers.0.mlp (model.py:12)`"""
+    if isinstance(location, ir.NameLoc):
+        child = describe(location.child_loc)
+        return f"{location.name_str} ({child})" if child else location.name_str
+    if isinstance(location, ir.FileLineColLoc):
+        return f"{location.filename}:{location.start_line}"
+    return ""
