@@ -12,7 +12,7 @@ TOKENS ?= 64
 
 BIN     := $(VENV)/bin
 DEMO    := build/demo
-SOURCES := $(shell find compiler dialects runtime sglang_integration tools \
+SOURCES := $(shell find compiler dialects runtime/chips \
              \( -name '*.py' -o -name '*.toml' \) -print)
 CXX     := $(shell find runtime \( -name '*.cpp' -o -name '*.h' \) -print)
 
