@@ -1,0 +1,108 @@
+"""A chip that has been opened, and its memory as tensors."""
+
+import math
+from pathlib import Path
+
+import torch
+from opennpu.runtime.chip import Chip
+
+try:
+    from opennpu.runtime._core import Buffer, Event, NpuError, Stream
+    from opennpu.runtime._core import Device as _Device
+    from opennpu.runtime._core import Program as LoadedProgram
+except ImportError as error:
+    raise ImportError(
+        "the compiled part of opennpu.runtime is missing: install the package, or build it in the "
+        "source tree with `cmake -S . -B build/cpp -G Ninja && ninja -C build/cpp`"
+    ) from error
+
+__all__ = ["DTYPES", "Buffer", "Device", "Event", "LoadedProgram", "NpuError", "Stream", "tensor_view"]
+
+DTYPES = {
+    "f32": torch.float32,
+    "bf16": torch.bfloat16,
+    "i64": torch.int64,
+    "i32": torch.int32,
+    "i8": torch.int8,
+    "bool": torch.bool,
+}
+
+
+class Device:
+    """An open device: the virtual chip, or a vendor's driver library.
+
+    chip: name, path of a chip file, or Chip. engine: "native" (fast) or "reference" (bit-exact).
+    threads: worker threads, None for one a core as far as there are CPUs. race_check: run every
+    launch under the race checker. hbm_bytes: less or more memory than the chip's. max_instructions:
+    watchdog per core and launch. driver: path of a shared library that exports `npu_get_driver`.
+    Raises ChipError, NpuError.
+    """
+
+    def __init__(
+        self,
+        chip: str | Path | Chip = "npu1-lite",
+        engine: str = "native",
+        threads: int | None = None,
+        race_check: bool = False,
+        hbm_bytes: int | None = None,
+        max_instructions: int | None = None,
+        driver: str | Path | None = None,
+    ):
+        self.chip = Chip.load(chip)
+        self.engine = engine
+        self.core = _Device(
+            self.chip,
+            engine=engine,
+            threads=threads or 0,
+            race_check=race_check,
+            hbm_bytes=hbm_bytes or 0,
+            max_instructions=max_instructions or 0,
+            driver=str(driver or ""),
+        )
+
+    def alloc(self, nbytes: int) -> Buffer:
+        """HBM of `nbytes` > 0 bytes, contents undefined, freed with its last reference."""
+        return Buffer(self.core, nbytes)
+
+    def stream(self) -> Stream:
+        return Stream(self.core)
+
+    def event(self) -> Event:
+        return Event(self.core)
+
+    def load(self, image: bytes) -> LoadedProgram:
+        """Checks and loads a program image. Raises NpuError (invalid_program, wrong_chip)."""
+        return LoadedProgram(self.core, image)
+
+    def synchronize(self) -> None:
+        """Waits for all streams; raises the first failure."""
+        self.core.synchronize()
+
+    def counters(self) -> dict[str, int]:
+        """Totals over the completed launches: see npu_counters in npu.h."""
+        return self.core.counters()
+
+    def reset_counters(self) -> None:
+        self.core.reset_counters()
+
+    @property
+    def total_bytes(self) -> int:
+        return self.core.memory_info()[0]
+
+    @property
+    def free_bytes(self) -> int:
+        return self.core.memory_info()[1]
+
+
+def tensor_view(buffer: Buffer, dtype: str, shape: tuple[int, ...], offset: int = 0) -> torch.Tensor:
+    """The buffer's own memory as a contiguous tensor; keeps the buffer alive.
+
+    dtype is a name of the instruction set; offset is in bytes, a multiple of the element size.
+    Raises ValueError when the tensor does not fit.
+    """
+    torch_dtype = DTYPES[dtype]
+    nbytes = math.prod(shape) * torch_dtype.itemsize
+    if offset < 0 or offset % torch_dtype.itemsize or offset + nbytes > buffer.bytes:
+        raise ValueError(f"{dtype} {list(shape)} at byte {offset} does not fit {buffer.bytes} bytes")
+    raw = torch.from_numpy(buffer.numpy())[offset : offset + nbytes]
+    return raw.view(torch_dtype).view(shape)
