@@ -102,7 +102,7 @@ def emit_gather(ctx: KernelContext, op: ir.OpView) -> None:
             index_dtype=index.dtype,
             count=n,
             limit=b.sym(table.shape[0]),
-            index_stride=b.sym(table.strides[0]) * table.itemsize,
+            group_stride=b.sym(table.strides[0]) * table.itemsize,
             row_bytes=nbytes,
             dst_index_stride=part,
         )

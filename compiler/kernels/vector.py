@@ -211,4 +211,4 @@ class Emission:
 
 
 def _divides(a: Index, b: Index) -> bool:
-    return isinstance(a, int) and isinstance(b, int) and b % a == 0
+    return isinstance(a, int) and isinstance(b, int) and a > 0 and b % a == 0

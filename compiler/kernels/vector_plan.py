@@ -35,7 +35,8 @@ class Axis:
 
     @property
     def looped(self) -> bool:
-        return self.split or self.tile < self.bound
+        may_be_empty = self.tile == 1 and self.extent != 1  # an instruction does not count such an axis
+        return self.split or self.tile < self.bound or may_be_empty
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from opennpu.dialects.isa.table import ISA
+from opennpu.dialects.npu_tile.effects import is_derived
 from opennpu.dialects.symbols import Sym
 from torch_mlir import ir
 
@@ -86,7 +87,8 @@ class TileMachine:
                 self.run(op.regions[0].blocks[0])
         elif name == "npu_tile.kernel":
             self.writers = np.full(self.hbm.memory.size, NOBODY, np.int8)
-            for self.core in range(self.cores):
+            for core in range(self.cores):
+                self.core = core
                 self.run(op.regions[0].blocks[0])
         elif name.startswith("npu_tile.") and name.removeprefix("npu_tile.") in ISA.by_name:
             self.executed += 1
@@ -152,9 +154,8 @@ class TileMachine:
                     fields[row.name] += (strides,)
             elif row.kind == "value":
                 fields[row.name] = rest.pop(0)
-            else:
-                attribute = op.attributes[row.name]
-                fields[row.name] = attribute.value
+            elif not is_derived(ISA[name], row):
+                fields[row.name] = op.attributes[row.name].value
         getattr(self, name)(**fields)
 
     def _blocks(self, n0, n1, n2, bytes, ss0, ss1, ss2, ds0, ds1, ds2):
@@ -211,7 +212,7 @@ class TileMachine:
         typed = np.ndarray(dims, dtype, buffer.data, offset if 0 not in dims else 0, strides)
         return as_strided(typed, dims, strides)
 
-    def v_fill(self, dst, d0, d1, d2, value, is_float):
+    def v_fill(self, dst, d0, d1, d2, value):
         self._tile(dst, d0, d1, d2)[...] = value
 
     def v_iota(self, dst, d0, d1, d2, base, step0, step1, step2):
@@ -234,7 +235,6 @@ class TileMachine:
 
     def v_reduce(self, op, dst, a, d0, d1, d2):
         x = _wide(self._tile(a, d0, d1, d2))
-        empty = {"max": -np.inf, "min": np.inf}
         match op:
             case "sum":
                 result = x.sum(-1)
@@ -242,12 +242,8 @@ class TileMachine:
                 result = np.square(x).sum(-1)
             case "argmax":
                 result = x.argmax(-1)
-            case _:
-                result = (
-                    getattr(np, op)(x, -1, initial=empty[op])
-                    if x.dtype.kind == "f"
-                    else getattr(np, op)(x, -1)
-                )
+            case "max" | "min":
+                result = getattr(np, op)(x, -1)
         self._tile(dst, d0, d1, 1)[..., 0] = result
 
     def v_gather(self, dst, a, index, d0, d1, d2, limit):
