@@ -48,15 +48,12 @@ def close(got: torch.Tensor, expected: torch.Tensor) -> None:
 
 # ---- element by element
 
+SAME_NAME = (
+    *("neg", "abs", "sign", "square", "relu", "floor", "ceil", "round", "trunc"),
+    *("exp", "tanh", "erf", "sigmoid", "sin", "cos"),
+)
 TORCH_UNARY = {
-    **{
-        name: getattr(torch, name)
-        for name in ("neg", "abs", "sign", "square", "exp", "tanh", "erf", "sigmoid")
-    },
-    **{
-        name: getattr(torch, name)
-        for name in ("sigmoid", "sin", "cos", "floor", "ceil", "round", "trunc", "relu")
-    },
+    **{name: getattr(torch, name) for name in SAME_NAME},
     "copy": torch.clone,
     "recip": torch.reciprocal,
     "silu": F.silu,
