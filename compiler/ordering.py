@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from opennpu.compiler.tile_ir import body_of, buffer_of, walk
+from opennpu.compiler.tile_ir import body_of, buffer_of, integer
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.locations import describe
 from opennpu.dialects.npu_tile import QUEUES, accesses
@@ -32,7 +32,7 @@ Clock = dict[str, int]
 class Block:
     """The items of a kernel, of a loop body or of an `if`."""
 
-    loop: ir.Operation | None  # of a loop body
+    is_loop: bool
     items: list["Item"] = field(default_factory=list)
 
 
@@ -57,11 +57,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Touch:
-    """An access; `loop` rotates the buffer's slots."""
+    """An access; the loop body `loop` rotates the buffer's slots."""
 
     buffer: ir.Operation
     slots: int
-    loop: ir.Operation | None
+    loop: Block | None
     writes: bool
 
 
@@ -83,7 +83,7 @@ class Edge:
 
 def find_edges(kernel: ir.Operation) -> list[Edge]:
     """A set of edges that orders every conflicting pair of accesses of the kernel."""
-    root = _tree(kernel)
+    root = _block(body_of(kernel), False, {})
     most_slots = max((t.slots for item in _leaves(root) for t in item.touches), default=1)
     edges: dict[Edge, None] = {}
     known = -1
@@ -97,40 +97,34 @@ def find_edges(kernel: ir.Operation) -> list[Edge]:
 # ---- the tree
 
 
-def _tree(kernel: ir.Operation) -> Block:
-    loops = {}
-    for op in walk(body_of(kernel)):
-        if op.name == "npu_tile.slot":
-            loops[ir.IntegerAttr(op.attributes["loop"]).value] = op.parent.operation
-    return _block(body_of(kernel), None, loops)
-
-
-def _block(body: ir.Block, loop: ir.Operation | None, loops: dict[int, ir.Operation]) -> Block:
-    block = Block(loop)
+def _block(body: ir.Block, is_loop: bool, rotating: dict[int, Block]) -> Block:
+    """The tree of a block; `rotating` collects the loop bodies that rotate slots, by their number."""
+    block = Block(is_loop)
     for op in body.operations:
-        item = _item(op.operation, block, loops)
-        if item is not None:
+        if op.operation.name == "npu_tile.slot":
+            rotating[integer(op.operation, "loop", None)] = block
+        elif (item := _item(op.operation, block, rotating)) is not None:
             block.items.append(item)
     return block
 
 
-def _item(op: ir.Operation, home: Block, loops: dict[int, ir.Operation]) -> Item | None:
+def _item(op: ir.Operation, home: Block, rotating: dict[int, Block]) -> Item | None:
     index = len(home.items)
     spec = spec_of(op)
     if spec is not None:
-        touches = tuple(_touch(a.buffer.owner, a.writes, loops) for a in accesses(op))
+        touches = tuple(_touch(a.buffer.owner, a.writes, rotating) for a in accesses(op))
         return Item(op, home, index, spec.engine, touches)
     if op.name not in ("scf.for", "scf.if"):
         return None
     if any(len(list(region.blocks)) for region in list(op.regions)[1:]):
-        raise CompileError(Problem("scf.if with an else has no form on the chip", describe(op.location)))
-    inner = _block(body_of(op), op if op.name == "scf.for" else None, loops)
+        raise CompileError(Problem("scf.if with an else cannot be synchronised", describe(op.location)))
+    inner = _block(body_of(op), op.name == "scf.for", rotating)
     return Item(op, home, index, inner=inner) if inner.items else None
 
 
-def _touch(alloc: ir.Operation, writes: bool, loops: dict[int, ir.Operation]) -> Touch:
+def _touch(alloc: ir.Operation, writes: bool, rotating: dict[int, Block]) -> Touch:
     buffer = buffer_of(alloc.operation)
-    return Touch(buffer.op, buffer.slots, loops.get(buffer.loop), writes)
+    return Touch(buffer.op, buffer.slots, rotating.get(buffer.loop), writes)
 
 
 def _leaves(block: Block) -> Iterator[Item]:
@@ -175,7 +169,7 @@ class _Walk:
         self.trips = trips
         self.time = 0
         self.entries = 0
-        self.iterations: dict[ir.Operation | None, int] = {None: 0}
+        self.iterations: dict[Block | None, int] = defaultdict(int)
         self.last_time: Clock = dict.fromkeys(QUEUES, 0)
         self.clocks: dict[str, Clock] = {queue: dict.fromkeys(QUEUES, 0) for queue in QUEUES}
         self.last: dict[tuple, dict[tuple[str, bool], _Access]] = defaultdict(dict)
@@ -194,7 +188,7 @@ class _Walk:
                 self._operation(item, (*path, _Step(block, entry, item)))
             else:
                 self._group(item, (*path, _Step(block, entry, item)))
-            iteration = self.iterations[block.loop]
+            iteration = self.iterations[block]
             for queue in item.queues:
                 clock = {**self.clocks[queue], queue: self.last_time[queue]}
                 self.passed[item, queue].append(_Passed(self.time, iteration, clock))
@@ -216,9 +210,8 @@ class _Walk:
         """A loop or an `if`, which may also not run: then only what was known before it is known."""
         before = {queue: dict(clock) for queue, clock in self.clocks.items()}
         last_time = dict(self.last_time)
-        for iteration in range(self.trips if item.inner.loop else 1):
-            if item.inner.loop:
-                self.iterations[item.inner.loop] = iteration
+        for iteration in range(self.trips if item.inner.is_loop else 1):
+            self.iterations[item.inner] = iteration
             self.block(item.inner, path)
         for queue, clock in self.clocks.items():
             for other in QUEUES:
@@ -236,7 +229,7 @@ class _Walk:
         )
         slots = 0
         if x.item.index >= y.item.index:
-            slots = touch.slots if touch.loop == y.block.loop else 1
+            slots = touch.slots if touch.loop is y.block else 1
         edge = Edge(y.block, x.item, y.item, source, target, slots)
         self.edges[edge] = None
         self.waits[y.item].append(edge)
@@ -245,7 +238,7 @@ class _Walk:
     def _wait(self, edge: Edge) -> None:
         passed = self.passed[edge.x, edge.source]
         if edge.slots > 1:
-            slot = self.iterations[edge.block.loop] % edge.slots
+            slot = self.iterations[edge.block] % edge.slots
             passed = [p for p in passed if p.iteration % edge.slots == slot]
         if passed:
             self._learn(edge.target, passed[-1])

@@ -83,8 +83,9 @@ def _value(flag: _Flag, edge: Edge) -> ir.Value:
     number = constant(flag.number)
     if edge.slots < 2:
         return number
-    slot = next(op for op in body_of(edge.block.loop).operations if op.operation.name == "npu_tile.slot")
-    return arith.addi(number, slot.operation.results[0])
+    siblings = edge.x.op.block.operations
+    slot = next(op.operation for op in siblings if op.operation.name == "npu_tile.slot")
+    return arith.addi(number, slot.results[0])
 
 
 def _after(item: Item) -> ir.InsertionPoint:

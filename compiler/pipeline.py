@@ -1,0 +1,129 @@
+"""The compiler from end to end: a torch.export archive to a model.npu."""
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opennpu.compiler.assembler import assemble, signature_of
+from opennpu.compiler.container import write_model
+from opennpu.compiler.frontend.archive import Archive, load_archive
+from opennpu.compiler.frontend.importer import import_program, tensors
+from opennpu.compiler.pass_manager import Stage, run_pipeline
+from opennpu.compiler.passes import registry
+from opennpu.compiler.weights import check_weights, have_values, segment
+from opennpu.dialects import load_all
+from opennpu.dialects.printer import pretty
+from opennpu.runtime.chip import Chip
+from torch_mlir import ir
+
+PIPELINE: dict[str, tuple[str, ...]] = {
+    "npu": (
+        "convert-torch-to-npu",
+        "npu-canonicalize",
+        "npu-fuse-rope-kv",
+        "npu-fuse-add-norm",
+        "npu-fuse-epilogue",
+        "npu-fuse-elementwise",
+        "npu-roll-layers",
+    ),
+    "npu_tile": (
+        "convert-npu-to-tile",
+        "npu-tile-double-buffer",
+        "loop-invariant-code-motion",
+        "cse",
+        "npu-tile-plan-memory",
+        "npu-tile-insert-sync",
+    ),
+    "npu_isa": ("convert-tile-to-isa",),
+}
+"""Level of IR → the passes that lead to it; torch is where the importer leaves the program."""
+
+LEVELS = ("torch", *PIPELINE)
+
+
+@dataclass
+class Compilation:
+    """One run of the compiler, and what it learned on the way."""
+
+    chip: Chip
+    dump_dir: Path | None = None
+    progress: Callable[[str], None] = lambda stage: None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def load(self, path: Path) -> Archive:
+        """The archive at `path`. Raises CompileError."""
+        with self._stage("load"):
+            return load_archive(path)
+
+    def lower(self, archive: Archive, level: str = "npu_isa") -> ir.Module:
+        """The module at a level of IR. Raises CompileError."""
+        with self._stage("torch"):
+            module = import_program(archive, load_all(ir.Context()))
+        self._dump("torch", module)
+        for name in LEVELS[1 : LEVELS.index(level) + 1]:
+            with self._stage(name), module.context, ir.Location.unknown():
+                run_pipeline(module, [self._pass(p) for p in PIPELINE[name]])
+            self._dump(name, module)
+        return module
+
+    def write(self, module: ir.Module, archive: Archive, output: Path) -> "Result":
+        """Assembles a module at level npu_isa and writes model.npu with the archive's weights."""
+        with self._stage("assemble"), module.context, ir.Location.unknown():
+            program = assemble(module, self.chip)
+            signature = {"chip": self.chip.to_dict(), **signature_of(module)}
+        signature["model"] = dict(archive.metadata.get("model", {}))
+        with self._stage("weights"):
+            size = next(arg["bytes"] for arg in signature["args"] if arg["kind"] == "weights")
+            values = tensors(archive.program)
+            check_weights(signature["weights"], values)
+            complete = have_values(signature["weights"], values)
+            stream = segment(signature["weights"], values, self.chip, size) if complete else None
+            write_model(output, program, signature, stream, size)
+        return Result(signature, len(program), complete, self.seconds)
+
+    def _pass(self, name: str) -> Stage:
+        own = registry.find(name)
+        takes_chip = own is not None and "chip" in inspect.signature(own.run).parameters
+        return Stage(name, own, {"chip": self.chip} if takes_chip else {})
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.progress(name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+    def _dump(self, name: str, module: ir.Module) -> None:
+        """`<level>.mlir` for npu-opt, and `<level>.txt` for people."""
+        if self.dump_dir is None:
+            return
+        self.dump_dir.mkdir(parents=True, exist_ok=True)
+        asm = module.operation.get_asm(enable_debug_info=True, large_elements_limit=16)
+        (self.dump_dir / f"{name}.mlir").write_text(asm)
+        (self.dump_dir / f"{name}.txt").write_text(pretty(module.operation))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was written: the signature, bytes of program image, whether weights are in, time per stage."""
+
+    signature: dict
+    program_bytes: int
+    has_weights: bool
+    seconds: dict[str, float]
+
+
+def compile_model(
+    archive: Archive | Path,
+    output: Path,
+    chip: str | Path | Chip = "npu1-lite",
+    dump_dir: Path | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Result:
+    """Compiles an archive into model.npu. Raises CompileError, ChipError, OSError."""
+    run = Compilation(Chip.load(chip), dump_dir, progress)
+    archive = run.load(archive) if isinstance(archive, Path) else archive
+    return run.write(run.lower(archive), archive, output)

@@ -1,0 +1,92 @@
+"""The weight segment of model.npu: what the signature's entries say, as a stream of bytes.
+
+Layouts `rows`, `packed` and `table` are defined in docs/architecture.md.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.runtime.chip import Chip
+from torch.nn.functional import pad
+
+DTYPES = {
+    "f32": torch.float32,
+    "bf16": torch.bfloat16,
+    "i64": torch.int64,
+    "i32": torch.int32,
+    "i8": torch.int8,
+    "bool": torch.bool,
+}
+
+
+def check_weights(entries: list[dict], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Every entry's parameter is there with its shape and dtype; CompileError tells all that are not."""
+    problems = []
+    for entry in entries:
+        for name in entry.get("names", ()):
+            tensor = tensors.get(name)
+            if tensor is None:
+                problems.append(Problem(f"weight {name} is missing", remedy="export the model again"))
+            elif (list(tensor.shape), tensor.dtype) != (entry["shape"], DTYPES[entry["dtype"]]):
+                found = f"{list(tensor.shape)} {tensor.dtype}"
+                problems.append(Problem(f"weight {name} is {found}, not {entry['shape']} {entry['dtype']}"))
+    if problems:
+        raise CompileError(*problems)
+
+
+def have_values(entries: list[dict], tensors: Mapping[str, torch.Tensor]) -> bool:
+    """False for dummy weights: tensors on the meta device have shapes only."""
+    return not any(tensors[name].is_meta for entry in entries for name in entry.get("names", ()))
+
+
+def segment(
+    entries: list[dict], tensors: Mapping[str, torch.Tensor], chip: Chip, size: int
+) -> Iterator[bytes]:
+    """The bytes of the segment in order, `size` in all; one tile column of a matrix at a time."""
+    at = 0
+    for entry in sorted(entries, key=lambda e: e["offset"]):
+        yield bytes(entry["offset"] - at)
+        start = at = entry["offset"]
+        for chunk in _LAYOUTS[entry["layout"]](entry, tensors, chip):
+            at += len(chunk)
+            yield chunk
+        assert at - start == entry["bytes"], f"{entry} packs into {at - start} bytes"
+    yield bytes(size - at)
+
+
+def _rows(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[bytes]:
+    yield _bytes(tensors[entry["names"][0]])
+
+
+def _table(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[bytes]:
+    yield np.array(entry["entries"], dtype="<i8").tobytes()
+
+
+def _packed(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[bytes]:
+    """One column tile after another: blocks [k tile] of [strip of nt][pair of K][strip][pair]."""
+    w = tensors[entry["names"][0]]
+    w = w.T if entry["transpose"] else w
+    nt, pair = entry["nt"], chip.pair if entry["dtype"] == "bf16" else 1
+    for rows in _column_tiles(w, nt, entry["gate"]):
+        rows = pad(rows, (0, -rows.shape[1] % pair, 0, nt - rows.shape[0]))
+        strips = rows.reshape(nt // chip.strip, chip.strip, -1, pair)
+        for k in range(0, strips.shape[2], chip.mx_k // pair):
+            block = strips[:, :, k : k + chip.mx_k // pair].transpose(1, 2).reshape(-1)
+            yield _bytes(pad(block, (0, chip.mx_k * nt - block.numel())))
+
+
+def _column_tiles(w: torch.Tensor, nt: int, gate: bool) -> Iterator[torch.Tensor]:
+    """Rows of w [N][K] by nt, the last short; with `gate` the halves of N take turns."""
+    halves = w.chunk(2) if gate else (w,)
+    for n in range(0, len(halves[0]), nt):
+        for half in halves:
+            yield half[n : n + nt]
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+_LAYOUTS = {"rows": _rows, "packed": _packed, "table": _table}
