@@ -72,6 +72,12 @@ def only_user(value: ir.OpResult) -> ir.Operation | None:
     return found[0] if len(found) == 1 and found[0].block == value.owner.operation.block else None
 
 
+def feeds_only(value: ir.OpResult, op: ir.Operation) -> bool:
+    """The op has the only use of the value. (Comparing an op with None raises TypeError.)"""
+    user = only_user(value)
+    return user is not None and user == op
+
+
 def dominates(value: ir.Value, op: ir.Operation) -> bool:
     """The value is known where the op stands: it comes from earlier in its block, or from outside."""
     source = definition(value)

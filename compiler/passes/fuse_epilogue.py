@@ -3,7 +3,16 @@
 from dataclasses import dataclass, field
 
 from opennpu.compiler.passes.registry import register_pass
-from opennpu.compiler.rewriting import attr, before, only_user, ops_named, replace, slice_of, users
+from opennpu.compiler.rewriting import (
+    attr,
+    before,
+    feeds_only,
+    only_user,
+    ops_named,
+    replace,
+    slice_of,
+    users,
+)
 from opennpu.dialects.npu import build
 from opennpu.dialects.npu.dialect import dtype
 from opennpu.dialects.npu.products import ACTIVATIONS, EXTRA_SLOTS, GATES
@@ -87,7 +96,7 @@ class Chain:
                 return (
                     _is(activation, "npu.unary", GATE_OF)
                     and _is(mul, "npu.binary", {"mul"})
-                    and only_user(activation.results[0]) == mul
+                    and feeds_only(activation.results[0], mul)
                     and self._take(GATE_OF[attr(activation, "op")], gate, up, activation, mul)
                 )
         return False

@@ -8,6 +8,7 @@ from opennpu.compiler.rewriting import (
     before,
     definition,
     erase_unused,
+    feeds_only,
     only_user,
     ops_named,
     replace,
@@ -46,10 +47,10 @@ class Match:
 def _match(write: ir.Operation) -> Match | None:
     k, v, _ = write.operands
     rope_k, slice_v = definition(k, "npu.rope"), definition(v, "npu.slice")
-    if not rope_k or not slice_v or only_user(k) != write or only_user(v) != write:
+    if not rope_k or not slice_v or not feeds_only(k, write) or not feeds_only(v, write):
         return None
     slice_k = definition(rope_k.operands[0], "npu.slice")
-    if not slice_k or only_user(slice_k.results[0]) != rope_k:
+    if not slice_k or not feeds_only(slice_k.results[0], rope_k):
         return None
     qkv = slice_k.operands[0]
     for slice_q in users(qkv):
