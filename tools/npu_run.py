@@ -1,0 +1,186 @@
+"""npu-run: run a compiled model on the virtual chip, language models and any others."""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from opennpu.runtime.chip import ChipError
+from opennpu.runtime.container import Container, ContainerError
+from opennpu.runtime.device import DTYPES, Device, NpuError
+from opennpu.runtime.language_model import KvPoolError, LanguageModel, sampler
+from opennpu.runtime.page_pool import PagePool
+from opennpu.runtime.program import Program, ProgramError
+from opennpu.runtime.signature import SignatureError, TensorArg
+
+PAGE_SIZE = 16  # tokens
+
+ERRORS = (ChipError, ContainerError, SignatureError, NpuError, KvPoolError, ProgramError, OSError)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        chip = Container.open(args.program).signature.chip
+        device = Device(chip, engine=args.engine, threads=args.threads, race_check=args.race_check)
+        program = Program.load(device, args.program)
+        if args.prompt is not None:
+            run_language_model(program, args)
+        else:
+            run_tensors(program, args)
+    except ERRORS as error:
+        print(f"npu-run: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run_language_model(program: Program, args: argparse.Namespace) -> None:
+    """Streams the prompt's continuation, then a line of figures."""
+    tokenizer = _load_tokenizer(args.model_dir)
+    prompt = _encode(tokenizer, args.prompt, args.chat)
+    tokens = args.kv_tokens or len(prompt) + args.max_new_tokens
+    if program.signature.kv is None:
+        raise ProgramError("the program is not a language model: use --input and --output")
+    pool = PagePool(program.device, program.signature.kv, PAGE_SIZE, -(-tokens // PAGE_SIZE))
+    model = LanguageModel(program, pool)
+
+    start = time.perf_counter()
+    times: list[float] = []
+    generated = model.generate(prompt, args.max_new_tokens, sampler(args.temperature, args.seed))
+    if not args.chat:
+        print(args.prompt, end="", flush=True)
+    for text in _stream_text(tokenizer, _timed(generated, times)):
+        print(text, end="", flush=True)
+    print()
+    _print_figures(program, len(prompt), start, times)
+
+
+def run_tensors(program: Program, args: argparse.Namespace) -> None:
+    """Runs once, from .npy files to .npy files."""
+    inputs = {
+        name: _read_tensor(path, arg)
+        for name, path, arg in _match(args.input, program.signature.tensors("input"), "input")
+    }
+    outputs = program.run(inputs)
+    for name, path, _ in _match(args.output, program.signature.tensors("output"), "output"):
+        value = outputs[name]
+        # NumPy has no bfloat16.
+        np.save(path, value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy())
+        print(f"{path}: {name} {list(value.shape)} {str(value.dtype).removeprefix('torch.')}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="npu-run", description=__doc__.partition(": ")[2])
+    parser.add_argument("program", type=Path, help="model.npu, made by npu-compile")
+    parser.add_argument("--engine", choices=["native", "reference"], default="native")
+    parser.add_argument("--threads", type=int, help="worker threads; one for each core without it")
+    parser.add_argument("--race-check", action="store_true", help="check the order of all memory accesses")
+    text = parser.add_argument_group("language models")
+    text.add_argument("--prompt", help="text to continue")
+    text.add_argument("--model-dir", type=Path, help="directory with the tokenizer")
+    text.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+    text.add_argument("--max-new-tokens", type=int, default=64)
+    text.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
+    text.add_argument("--seed", type=int, help="make sampling repeatable")
+    text.add_argument(
+        "--kv-tokens", type=int, help="size of the KV pool; default: what is needed"
+    )
+    tensors = parser.add_argument_group("any other model")
+    tensors.add_argument("--input", nargs="+", default=[], metavar="[NAME=]FILE.npy")
+    tensors.add_argument("--output", nargs="+", default=[], metavar="[NAME=]FILE.npy")
+    return parser
+
+
+# ---- text
+
+
+def _load_tokenizer(model_dir: Path | None):
+    if model_dir is None:
+        raise ProgramError("--prompt needs --model-dir, the directory with the tokenizer")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"{model_dir} has no tokenizer that can be loaded: {error}") from error
+
+
+def _encode(tokenizer, prompt: str, chat: bool) -> list[int]:
+    if chat:
+        messages = [{"role": "user", "content": prompt}]
+        tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    else:
+        tokens = tokenizer(prompt)
+    if not tokens["input_ids"]:
+        raise ProgramError("the prompt is empty")
+    return tokens["input_ids"]
+
+
+def _stream_text(tokenizer, tokens: Iterable[int]) -> Iterator[str]:
+    """The text of the tokens as it grows, holding back characters that are not complete."""
+    before: list[int] = []  # some tokenizers drop a space at the start of what they decode
+    pending: list[int] = []
+    for token in tokens:
+        pending.append(token)
+        text = tokenizer.decode(before + pending)[len(tokenizer.decode(before)) :]
+        if not text.endswith("\ufffd"):
+            yield text
+            before, pending = pending, []
+    if pending:
+        yield tokenizer.decode(pending)
+
+
+def _timed(tokens: Iterator[int], times: list[float]) -> Iterator[int]:
+    for token in tokens:
+        times.append(time.perf_counter())
+        yield token
+
+
+def _print_figures(program: Program, prompt_tokens: int, start: float, times: list[float]) -> None:
+    figures = []
+    if seconds := program.signature.model.get("compile_seconds"):
+        figures.append(f"compiled in {seconds:.1f} s")
+    if times:
+        figures.append(f"prefill {prompt_tokens / (times[0] - start):.1f} tok/s ({prompt_tokens} tokens)")
+    if len(times) > 1:
+        rate = (len(times) - 1) / (times[-1] - times[0])
+        figures.append(f"decode {rate:.1f} tok/s ({len(times)} tokens)")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    figures.append(f"peak memory {peak / 1e9:.2f} GB")
+    print("[" + ", ".join(figures) + "]")
+
+
+# ---- tensors
+
+
+def _match(
+    given: list[str], expected: dict[str, TensorArg], kind: str
+) -> Iterator[tuple[str, Path, TensorArg]]:
+    """(name, file, argument) of each `name=file` or `file`; those without a name in order."""
+    names = [text.partition("=")[0] if "=" in text else None for text in given]
+    unnamed = iter([name for name in expected if name not in names])
+    for text, name in zip(given, names, strict=True):
+        name = name or next(unnamed, None)
+        if name not in expected:
+            raise ProgramError(f"{kind} {text}: the program's are {', '.join(expected)}")
+        yield name, Path(text.rpartition("=")[2]), expected[name]
+
+
+def _read_tensor(path: Path, arg: TensorArg) -> torch.Tensor:
+    try:
+        tensor = torch.from_numpy(np.load(path))
+    except (ValueError, TypeError) as error:
+        raise ProgramError(f"{path} is not a .npy file of numbers: {error}") from error
+    # NumPy has no bfloat16: a float32 file stands for it.
+    narrow = arg.dtype == "bf16" and tensor.dtype == torch.float32
+    return tensor.to(DTYPES[arg.dtype]) if narrow else tensor
+
+
+if __name__ == "__main__":
+    sys.exit(main())
