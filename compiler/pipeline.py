@@ -22,7 +22,7 @@ from torch_mlir import ir
 PIPELINE: dict[str, tuple[str, ...]] = {
     "npu": (
         "convert-torch-to-npu",
-        "npu-canonicalize",
+        "canonicalize",
         "npu-fuse-rope-kv",
         "npu-fuse-add-norm",
         "npu-fuse-epilogue",
@@ -69,8 +69,17 @@ class Compilation:
             self._dump(name, module)
         return module
 
-    def write(self, module: ir.Module, archive: Archive, output: Path) -> "Result":
-        """Assembles a module at level npu_isa and writes model.npu with the archive's weights."""
+    def write(
+        self,
+        module: ir.Module,
+        archive: Archive,
+        output: Path,
+        written: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "Result":
+        """Assembles a module at level npu_isa and writes model.npu with the archive's weights.
+
+        `written` is told the bytes of weights that are written, and of all.
+        """
         with self._stage("assemble"), module.context, ir.Location.unknown():
             program = assemble(module, self.chip)
             signature = {"chip": self.chip.to_dict(), **signature_of(module)}
@@ -81,7 +90,7 @@ class Compilation:
             check_weights(signature["weights"], values)
             complete = have_values(signature["weights"], values)
             stream = segment(signature["weights"], values, self.chip, size) if complete else None
-            write_model(output, program, signature, stream, size)
+            write_model(output, program, signature, stream and _watched(stream, size, written), size)
         return Result(signature, len(program), complete, self.seconds)
 
     def _pass(self, name: str) -> Stage:
@@ -104,6 +113,14 @@ class Compilation:
         asm = module.operation.get_asm(enable_debug_info=True, large_elements_limit=16)
         (self.dump_dir / f"{name}.mlir").write_text(asm)
         (self.dump_dir / f"{name}.txt").write_text(pretty(module.operation))
+
+
+def _watched(stream: Iterator[bytes], total: int, written: Callable[[int, int], None]) -> Iterator[bytes]:
+    done = 0
+    for chunk in stream:
+        yield chunk
+        done += len(chunk)
+        written(done, total)
 
 
 @dataclass(frozen=True)

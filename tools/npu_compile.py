@@ -1,0 +1,94 @@
+"""npu-compile: a torch.export archive to model.npu."""
+
+import argparse
+import sys
+from pathlib import Path
+
+_EPILOG = """examples:
+  npu-compile model.pt -o model.npu
+  npu-compile model.pt -o model.npu --target my_chip.toml --report
+  npu-compile model.pt --emit npu_tile | less
+  npu-compile model.pt -o model.npu --dump-dir ir     one file per level of IR
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    if not args.emit and not args.output:
+        _parser().error("give -o model.npu, or --emit LEVEL to print the program")
+    from opennpu.dialects.diagnostics import CompileError
+    from opennpu.runtime.chip import ChipError
+    from torch_mlir import ir
+
+    try:
+        _run(args)
+    except (CompileError, ChipError, OSError) as error:
+        print(f"npu-compile: error: {error}", file=sys.stderr)
+        return 1
+    except ir.MLIRError as error:
+        print(f"npu-compile: the compiler made invalid IR, a bug in it: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="npu-compile",
+        description="Compiles a torch.export archive, of a language model or of anything else.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("archive", type=Path, help="made by npu-export or by torch.export.save")
+    parser.add_argument("-o", "--output", type=Path, help="model.npu; with --emit a text file")
+    parser.add_argument("--target", default="npu1-lite", help="a chip's name, or a chip file (.toml)")
+    parser.add_argument("--emit", choices=["torch", "npu", "npu_tile", "npu_isa"], help="print this level")
+    parser.add_argument("--dump-dir", type=Path, help="write every level of IR here")
+    parser.add_argument("--report", action="store_true", help="tell what every op became and what it costs")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    from opennpu.compiler.pipeline import Compilation
+    from opennpu.runtime.chip import Chip
+
+    chip = Chip.load(args.target)
+    with _Progress() as progress:
+        run = Compilation(chip, args.dump_dir, progress.stage)
+        archive = run.load(args.archive)
+        module = run.lower(archive, args.emit or "npu_isa")
+        if args.emit:
+            _emit(module, args.output)
+            return
+        result = run.write(module, archive, args.output, progress.bytes)
+    from opennpu.compiler.report import report, summary
+
+    if args.report:
+        print(report(result))
+    print(summary(args.output, result))
+
+
+def _emit(module, output: Path | None) -> None:
+    text = module.operation.get_asm(large_elements_limit=16) + "\n"
+    if output:
+        output.write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+class _Progress:
+    """A line on the terminal: the stage, and a bar while the weights are written."""
+
+    def __enter__(self) -> "_Progress":
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=1, leave=False, disable=None, bar_format="{desc}")
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._bar.close()
+
+    def stage(self, name: str) -> None:
+        self._bar.set_description_str(f"npu-compile: {name}")
+
+    def bytes(self, done: int, total: int) -> None:
+        self._bar.set_description_str(f"npu-compile: weights {done >> 20}/{total >> 20} MiB")
