@@ -1,0 +1,106 @@
+"""v_reduce against PyTorch; the order of float sums against a numpy emulation of the sixteen lanes."""
+
+import numpy as np
+import pytest
+import torch
+from chip_lab import FLOATS, INTEGERS
+
+INTEGER_LIMITS = torch.iinfo(torch.int64)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op", ["sum", "sumsq"])
+def test_float_sums(lab, op, dtype):
+    shape = (2, 3, lab.number(1, 300))
+    a, dst = lab.tile(shape, dtype, lab.randn(shape)), lab.tile((2, 3, 1), "f32")
+    got = lab.run(lab.vector("v_reduce", shape, op=op, dst=dst, a=a))
+    want = a.values().double()
+    terms = want.square() if op == "sumsq" else want
+    # n roundings of partial sums, each within half a unit of 2^-23 of the sum of magnitudes; twice for slack.
+    bound = shape[2] * 2.0**-23 * float(terms.abs().sum(2).max())
+    got.expect(dst, terms.sum(2, keepdim=True), absolute=bound)
+    if lab.exact:
+        got.expect(dst, lanes(a.values().float().numpy(), op))
+
+
+def lanes(x: np.ndarray, op: str) -> torch.Tensor:
+    """v_reduce's order over the last dimension, [.., n] → [.., 1]. The square of an f32 is exact in f64, and adding
+    an f32 to it rounds once to f64 and once to f32: what a fused multiply-add gives but for rare ties."""
+    padded = np.zeros((*x.shape[:-1], -(-x.shape[-1] // 16) * 16), np.float32)
+    padded[..., : x.shape[-1]] = x
+    lane = np.zeros((*x.shape[:-1], 16), np.float32)
+    for block in np.split(padded, padded.shape[-1] // 16, axis=-1):
+        wide = block.astype(np.float64)
+        lane = (lane + wide * wide).astype(np.float32) if op == "sumsq" else lane + block
+    for half in (8, 4, 2, 1):
+        lane = lane[..., :half] + lane[..., half : 2 * half]
+    return torch.from_numpy(lane)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op", ["max", "min"])
+def test_float_extremes(lab, op, dtype):
+    shape = (3, 4, lab.number(1, 50))
+    values = lab.values(dtype, shape)
+    values[0] = lab.randn(values[0].shape)  # rows without a NaN
+    a, dst = lab.tile(shape, dtype, values), lab.tile((3, 4, 1), "f32")
+    want = getattr(torch, "a" + op)(a.values().float(), 2, keepdim=True)
+    lab.run(lab.vector("v_reduce", shape, op=op, dst=dst, a=a)).expect(dst, want)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("op", ["sum", "sumsq", "max", "min"])
+def test_integers(lab, op, dtype):
+    shape = (2, 3, lab.number(1, 50))
+    a, dst = lab.tile(shape, dtype, lab.values(dtype, shape)), lab.tile((2, 3, 1), "i64")
+    x = (a.values() != 0).long() if dtype == "bool" else a.values().long()
+    functions = {"sum": torch.sum, "sumsq": lambda x, d, keepdim: (x * x).sum(d, keepdim), "max": torch.amax, "min": torch.amin}
+    lab.run(lab.vector("v_reduce", shape, op=op, dst=dst, a=a)).expect(dst, functions[op](x, 2, keepdim=True))
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
+def test_argmax_is_the_first(lab, dtype):
+    shape = (3, 4, lab.number(1, 80))
+    a, dst = lab.tile(shape, dtype, lab.randint(0, 4, shape)), lab.tile((3, 4, 1), "i32")
+    x = (a.values() != 0).numpy() if dtype == "bool" else a.values().float().numpy()
+    want = torch.from_numpy(x.argmax(2, keepdims=True))
+    lab.run(lab.vector("v_reduce", shape, op="argmax", dst=dst, a=a)).expect(dst, want)
+
+
+def test_argmax_of_nan_and_infinity(lab):
+    rows = torch.tensor([[-torch.inf, -torch.inf, -torch.inf], [1, torch.nan, torch.nan], [3, torch.inf, torch.inf]])
+    a, dst = lab.tile((1, 3, 3), "f32", rows[None]), lab.tile((1, 3, 1), "i64")
+    got = lab.run(lab.vector("v_reduce", (1, 3, 3), op="argmax", dst=dst, a=a))
+    got.expect(dst, torch.tensor([[[0], [1], [1]]]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "op", "want"),
+    [
+        ("f32", "sum", 0.0),
+        ("f32", "max", -torch.inf),
+        ("bf16", "min", torch.inf),
+        ("i64", "sumsq", 0),
+        ("i64", "max", INTEGER_LIMITS.min),
+        ("i8", "min", INTEGER_LIMITS.max),
+        ("f32", "argmax", 0),
+    ],
+)
+def test_of_no_elements(lab, dtype, op, want):
+    a = lab.tile((2, 3, 1), dtype)
+    dst = lab.tile((2, 3, 1), "i64" if isinstance(want, int) else "f32")
+    got = lab.run(lab.vector("v_reduce", (2, 3, 0), op=op, dst=dst, a=a))
+    got.expect(dst, torch.full((2, 3, 1), want))
+
+
+def test_broadcast_source_and_cast(lab):
+    a, dst = lab.tile((2, 3, 40), "bf16", torch.tensor(0.1), repeat=(0, 2)), lab.tile((2, 3, 1), "bf16")
+    want = torch.full((2, 3, 1), float(a.values()[0, 0, 0]) * 40)
+    # 40 equal terms: a lane adds 2 or 3, exact to 2^-23; bf16 keeps 8 bits.
+    lab.run(lab.vector("v_reduce", (2, 3, 40), op="sum", dst=dst, a=a)).expect(dst, want.double(), ulps=8)
+
+
+def test_empty(lab):
+    a = lab.tile((2, 3, 4), "f32")
+    got = lab.run(lab.vector("v_reduce", (2, 0, 4), op="sum", dst=a, a=a))
+    got.expect_memory(got.before)
