@@ -59,12 +59,8 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("input", nargs="?", default="-", help="a file, or - for the standard input")
     parser.add_argument("-o", dest="output", default="-", help="where the result goes")
     parser.add_argument("--pass-pipeline", help="'builtin.module(…)'")
-    parser.add_argument(
-        "--split-input-file", action="store_true", help="each piece between // ----- lines alone"
-    )
-    parser.add_argument(
-        "--verify-diagnostics", action="store_true", help="compare with expected-error comments"
-    )
+    parser.add_argument("--split-input-file", action="store_true", help="pieces between // ----- alone")
+    parser.add_argument("--verify-diagnostics", action="store_true", help="check expected-error comments")
     parser.add_argument("--mlir-print-ir-after-all", action="store_true", help="the module after each pass")
     parser.add_argument("--mlir-print-debuginfo", action="store_true", help="with source locations")
     parser.add_argument("--allow-unregistered-dialect", action="store_true")

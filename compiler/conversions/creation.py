@@ -25,7 +25,7 @@ def arange_step(start, end, step, *_, result):
         scaled = npu.binary("mul", count, as_tensor(float(step), "f32"))
         return npu.cast(npu.binary("add", scaled, as_tensor(float(start), "f32")), result.dtype)
     start = static(start, "the start of a range")
-    size = dim(Sym.of(int(math.ceil(end)) if isinstance(end, float) else end) - start)
+    size = dim(Sym.of(math.ceil(end) if isinstance(end, float) else end) - start)
     if step != 1:
         size = -(-static(size, "the length of a range") // step)
     return npu.iota([size], 0, result.dtype, start, step)

@@ -84,13 +84,18 @@ def is_float(element: str) -> bool:
 
 
 CATEGORIES = (("i1",), ("i8", "i32", "i64"), ("bf16", "f32"))
-DEFAULTS = ("i1", "i64", "f32")
-"""The dtypes of Python's bool, int, float where they decide."""
+WIDTHS = [element for elements in CATEGORIES for element in elements]
+"""The dtypes from narrow to wide."""
 
 
 def category(element: str) -> int:
     """0 bool, 1 integer, 2 float."""
     return next(i for i, names in enumerate(CATEGORIES) if element in names)
+
+
+def number_dtype(x: Scalar) -> str:
+    """The dtype of a Python number where it decides."""
+    return "i1" if isinstance(x, bool) else "f32" if isinstance(x, float) else "i64"
 
 
 def promote(*operands: ir.Value | Scalar) -> str:
@@ -100,16 +105,10 @@ def promote(*operands: ir.Value | Scalar) -> str:
     for group in (
         [npu.dtype(x) for x in operands if is_tensor(x) and rank(x) > 0],
         [npu.dtype(x) for x in operands if is_tensor(x) and rank(x) == 0],
-        [
-            DEFAULTS[2 if isinstance(x, float) else int(not isinstance(x, bool))]
-            for x in operands
-            if not is_tensor(x)
-        ],
+        [number_dtype(x) for x in operands if not is_tensor(x)],
     ):
         if group:
-            widest = max(
-                group, key=lambda element: (category(element), CATEGORIES[category(element)].index(element))
-            )
+            widest = max(group, key=WIDTHS.index)
             if decided is None or category(widest) > category(decided):
                 decided = widest
     assert decided is not None, "no operands"
