@@ -1,0 +1,71 @@
+"""The demo's model, compiled, next to transformers."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from opennpu.runtime.device import Device
+from opennpu.runtime.language_model import CachedSequence, LanguageModel
+from opennpu.runtime.page_pool import PagePool
+from opennpu.runtime.program import Program
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+DEMO = Path(__file__).parents[2] / "build" / "demo"
+TEXT = Path(__file__).parent / "data" / "declaration.txt"
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The Hugging Face directory of SmolLM2, with model.pt and model.npu beside it."""
+    for path in (DEMO / "smollm2", DEMO / "model.npu"):
+        assert path.exists(), f"{path} is missing: run `make build/demo/model.npu` first"
+    return DEMO / "smollm2"
+
+
+@pytest.fixture(scope="session")
+def text(smollm2: Path) -> list[int]:
+    """Running text as tokens, at least 512 of them."""
+    from transformers import AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(smollm2)(TEXT.read_text()).input_ids
+    assert len(tokens) >= 512
+    return tokens
+
+
+class Lab:
+    """A loaded program with a KV pool; sequences get their pages in random order on request."""
+
+    def __init__(self, page_size: int = 16, tokens: int = 4096, **device):
+        self.program = Program.load(Device(**device), DEMO / "model.npu")
+        self.pool = PagePool(self.program.device, self.program.signature.kv, page_size, tokens // page_size)
+        self.model = LanguageModel(self.program, self.pool)
+
+    def sequence(self, tokens: int = 0, shuffle: int | None = None) -> CachedSequence:
+        """An empty sequence; with a shuffle seed it owns pages for `tokens` tokens in random order."""
+        if shuffle is None:
+            return CachedSequence()
+        pages = self.pool.alloc(self.pool.free_pages)
+        random.Random(shuffle).shuffle(pages)
+        needed = -(-tokens // self.pool.page_size)
+        self.pool.release(pages[needed:])
+        return CachedSequence(pages=pages[:needed])
+
+
+@pytest.fixture(scope="session")
+def native(smollm2: Path) -> Lab:
+    return Lab(engine="native")
+
+
+@pytest.fixture(scope="session")
+def transformers_logits(smollm2: Path, text: list[int]) -> dict[str, torch.Tensor]:
+    """Teacher-forced logits [tokens, vocabulary] in float32, of transformers in float32 and bfloat16."""
+    from transformers import AutoModelForCausalLM
+
+    result = {}
+    for name in ("float32", "bfloat16"):
+        model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=getattr(torch, name)).eval()
+        with torch.inference_mode():
+            result[name] = model(torch.tensor([text])).logits[0].float()
+    return result

@@ -1,0 +1,60 @@
+"""SmolLM2 on the virtual chip against transformers, and the engines against each other."""
+
+import torch
+from conftest import Lab
+from opennpu.runtime.language_model import Chunk
+from torch import Tensor
+
+
+def relative_error(x: Tensor, reference: Tensor) -> float:
+    return float((x - reference).norm() / reference.norm())
+
+
+def top1_agreement(x: Tensor, reference: Tensor) -> float:
+    return float((x.argmax(-1) == reference.argmax(-1)).float().mean())
+
+
+def test_logits_as_good_as_transformers_in_bfloat16(
+    native: Lab, text: list[int], transformers_logits: dict[str, Tensor]
+):
+    """Both compute in bfloat16 with roundings in other places: errors of one size are what to expect.
+
+    One point of top-1 agreement is six of some 600 tokens, candidates within one rounding of each
+    other; a factor of 1.5 in error leaves room for other roundings, not for a wrong formula.
+    """
+    sequence = native.sequence()
+    (logits,) = native.model.forward([Chunk(sequence, text, logits=len(text))])
+    native.model.release(sequence)
+    exact, rounded = transformers_logits["float32"], transformers_logits["bfloat16"]
+    ours, theirs = top1_agreement(logits, exact), top1_agreement(rounded, exact)
+    our_error, their_error = relative_error(logits, exact), relative_error(rounded, exact)
+    print(f"top-1 {ours:.4f} (transformers bf16 {theirs:.4f}), error {our_error:.5f} ({their_error:.5f})")
+    assert ours >= theirs - 0.01
+    assert our_error <= 1.5 * their_error
+
+
+def test_reference_and_native_engine_agree(native: Lab, text: list[int]):
+    """The engines differ in exp, silu and the like by a few ulp of float32, which flips some
+    roundings to bfloat16 (2^-9 relative each); they accumulate like the roundings of the model
+    itself, so the logits agree within a tenth of what bfloat16 costs, about 2^-6."""
+    reference = Lab(engine="reference", tokens=64)
+    results = []
+    for lab in (reference, native):
+        a, b = lab.sequence(), lab.sequence()
+        lab.model.forward([Chunk(a, text[:17]), Chunk(b, text[100:105])])
+        results.append(
+            torch.cat(lab.model.forward([Chunk(a, text[17:18]), Chunk(b, text[105:112], logits=7)]))
+        )
+        lab.model.release(a)
+        lab.model.release(b)
+    assert relative_error(results[1], results[0]) <= 2**-6
+    assert torch.equal(results[0].argmax(-1), results[1].argmax(-1))
+
+
+def test_no_races(text: list[int]):
+    """Prefill, decode and a mix of both under the race checker, which fails the launch it finds one in."""
+    lab = Lab(engine="reference", tokens=64, race_check=True)
+    a, b = lab.sequence(), lab.sequence()
+    lab.model.forward([Chunk(a, text[:9])])
+    lab.model.forward([Chunk(a, text[9:10]), Chunk(b, text[:5])])
+    lab.model.forward([Chunk(a, text[10:11]), Chunk(b, text[5:6])])
