@@ -128,7 +128,7 @@ class KernelContext:
 
     def finish(self, op: ir.Operation) -> None:
         """Gives back what the op was the last to need."""
-        for operand in op.operands:
+        for operand in _consumed(op):
             self.release(operand)
         for result in op.results:
             if uses(result) == 0:
@@ -216,6 +216,13 @@ class KernelContext:
             case RolledWeightBase(table, layer):
                 segment = b.arg("weights")
                 return segment + b.load_scalar(segment + table + layer * 8)
+
+
+def _consumed(op: ir.Operation) -> list[ir.Value]:
+    """The operands; of a fused op those of its region, where one use is one operand."""
+    if op.operation.name != "npu.fused":
+        return list(op.operands)
+    return [value for inner in op.regions[0].blocks[0].operations for value in inner.operands]
 
 
 def uses(value: ir.Value) -> int:

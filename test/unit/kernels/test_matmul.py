@@ -1,0 +1,165 @@
+"""Matrix products on the reference engine against float64 PyTorch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from chip_cases import DTYPE, Case
+from opennpu.dialects import npu
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "tanh": torch.tanh,
+}
+GATES = {"gate_silu": "silu", "gate_gelu": "gelu", "gate_gelu_tanh": "gelu_tanh"}
+
+# The result is rounded once: half a unit in the last place of bf16, 2^-9 of the value. A sum
+# of K products in f32 is off by at most K·2^-24 of Σ|x·w|, here below 1e-5 of the largest value.
+TOLERANCE = {"bf16": 2**-8, "f32": 1e-5}
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, element: str) -> None:
+    assert actual.dtype == DTYPE[element] and actual.shape == expected.shape
+    scale = expected.abs().max().clamp(min=1e-3)
+    assert ((actual.double() - expected).abs().max() / scale).item() < TOLERANCE[element]
+
+
+def reference(x, w, epilogue, bias, residual):
+    y = x.double() @ w.double().T
+    for step in epilogue:
+        if step == "bias":
+            y = y + bias.double()
+        elif step == "residual":
+            y = y + residual.double()
+        elif step in GATES:
+            gate, up = y.chunk(2, -1)
+            y = ACTIVATIONS[GATES[step]](gate) * up
+        else:
+            y = ACTIVATIONS[step](y)
+    return y
+
+
+PACKED = [
+    # K, N, dtype, epilogue, transposed, result: strips, tiles and pairs whole and cut
+    (64, 64, "bf16", [], True, "bf16"),
+    (576, 576, "bf16", ["bias", "gelu", "residual"], True, "bf16"),
+    (131, 300, "f32", ["residual", "tanh"], True, "f32"),
+    (33, 70, "bf16", ["relu"], False, "f32"),
+    (200, 320, "f32", ["gate_silu"], True, "f32"),
+    (100, 200, "bf16", ["bias", "gate_gelu_tanh", "residual"], True, "bf16"),
+    (1, 1, "f32", ["bias"], True, "f32"),
+]
+
+
+@pytest.mark.parametrize(("k", "n", "element", "epilogue", "transposed", "result"), PACKED)
+@pytest.mark.parametrize("chip", ["npu1-lite", "npu1"])
+def test_packed_weight(k, n, element, epilogue, transposed, result, chip):
+    torch.manual_seed(k)
+    columns = n // 2 if any(step in GATES for step in epilogue) else n
+    w = (torch.randn(n, k) / k**0.5).to(DTYPE[element])
+    bias = torch.randn(n).to(DTYPE[element])
+    params = {"w": w if transposed else w.T.contiguous(), "bias": bias}
+    inputs = {"x": (["T", k], element), "residual": (["T", columns], element)}
+
+    def build(x, w, bias, residual):
+        extra = {"bias": bias, "residual": residual}
+        return [npu.matmul(x, w, transposed, epilogue, [extra[s] for s in epilogue if s in extra], result)]
+
+    case = Case(build, inputs, params, {"T": (0, 4096)}, chip)
+    for rows in (0, 1, 5, 130):
+        x, residual = (torch.randn(rows, width).to(DTYPE[element]) for width in (k, columns))
+        (y,) = case(x=x, residual=residual)
+        if rows:
+            close(y, reference(x, w, epilogue, bias, residual), result)
+
+
+def test_a_row_does_not_depend_on_the_batch():
+    torch.manual_seed(0)
+    w = torch.randn(96, 200).bfloat16()
+    case = Case(
+        lambda x, w: [npu.matmul(x, w, True)], {"x": (["T", 200], "bf16")}, {"w": w}, {"T": (1, None)}
+    )
+    x = torch.randn(150, 200).bfloat16()
+    whole = case(x=x)[0]
+    for lo, hi in ((0, 1), (7, 20), (127, 150)):
+        assert torch.equal(case(x=x[lo:hi])[0], whole[lo:hi])
+
+
+def test_long_rows_stream_tile_by_tile():
+    torch.manual_seed(0)
+    w = torch.randn(17, 20000) / 141
+    case = Case(lambda x, w: [npu.matmul(x, w, True)], {"x": (["T", 20000], "f32")}, {"w": w}, {"T": (1, 64)})
+    x = torch.randn(18, 20000)
+    close(case(x=x)[0], reference(x, w, [], None, None), "f32")
+
+
+def test_rows_of_a_slice():
+    torch.manual_seed(0)
+    w = torch.randn(48, 40)
+
+    def build(x, w):
+        return [npu.matmul(npu.slice_(npu.slice_(x, 1, 30, 40), 0, 3, 5, 2), w, True)]
+
+    x = torch.randn(20, 100)
+    (y,) = Case(build, {"x": ([20, 100], "f32")}, {"w": w})(x=x)
+    close(y, x[3:13:2, 30:70].double() @ w.double().T, "f32")
+
+
+# ---- products of two activations
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "columns", "heads", "width", "element"),
+    [(2, 5, 7, 3, 64, "bf16"), (1, 130, 257, 2, 40, "f32"), (3, 1, 1, 4, 16, "bf16")],
+)
+def test_scores_and_values(batch, rows, columns, heads, width, element):
+    """q·kᵀ (both transposed views) and p·v, as in attention without pages."""
+    torch.manual_seed(0)
+
+    def build(q, k, v):
+        q, k, v = (npu.transpose(t, [0, 2, 1, 3]) for t in (q, k, v))
+        p = npu.matmul(q, k, True)
+        return [p, npu.matmul(p, v)]
+
+    shapes = {"q": ["B", "S", heads, width], "k": ["B", "U", heads, width], "v": ["B", "U", heads, width]}
+    case = Case(
+        build,
+        {name: (shape, element) for name, shape in shapes.items()},
+        ranges={"B": (1, 8), "S": (1, 300), "U": (1, None)},
+    )
+    q = torch.randn(batch, rows, heads, width).to(DTYPE[element])
+    k, v = (torch.randn(batch, columns, heads, width).to(DTYPE[element]) for _ in range(2))
+    scores, out = case(q=q, k=k, v=v)
+    close(scores, q.double().transpose(1, 2) @ k.double().permute(0, 2, 3, 1), element)
+    close(out, scores.double() @ v.double().transpose(1, 2), element)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_one_matrix_for_all_batches(transposed):
+    torch.manual_seed(0)
+    x, w, bias, residual = (
+        torch.randn(2, 9, 33),
+        torch.randn(150, 33),
+        torch.randn(150),
+        torch.randn(2, 9, 150),
+    )
+
+    def build(x, w, bias, residual):
+        return [npu.matmul(x, w, transposed, ["bias", "relu", "residual"], [bias, residual])]
+
+    given = {"x": x, "w": w if transposed else w.T.contiguous(), "bias": bias, "residual": residual}
+    case = Case(build, {name: (tuple(t.shape), "f32") for name, t in given.items()})
+    close(case(**given)[0], reference(x, w, ["bias", "relu", "residual"], bias, residual), "f32")
+
+
+def test_gate_of_an_activation():
+    torch.manual_seed(0)
+    x, w = torch.randn(9, 33), torch.randn(300, 33)
+    given = {"x": x, "w": w}
+    case = Case(
+        lambda x, w: [npu.matmul(x, w, True, ["gate_silu"])],
+        {name: (tuple(t.shape), "f32") for name, t in given.items()},
+    )
+    close(case(**given)[0], reference(x, w, ["gate_silu"], None, None), "f32")
