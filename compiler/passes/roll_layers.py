@@ -11,7 +11,6 @@
 4. The longest is rolled, and the search goes on in what is left.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,7 +96,8 @@ def _find(body: Body) -> "Layers | None":
         if any(layers.size >= _coverage(start, stop, period) for layers in found):
             break
         for first in range(start, min(start + period, stop - 2 * period + 1)):
-            found.extend(_layers_from(body, first, period, (stop - first) // period))
+            if layers := _longest_from(body, first, period, (stop - first) // period):
+                found.append(layers)
     return max(found, key=lambda found: (found.size, -found.period, -len(found.carried)), default=None)
 
 
@@ -117,12 +117,10 @@ def _candidates(tokens: np.ndarray) -> list[tuple[int, int, int]]:
     return sorted(runs, key=lambda run: (-_coverage(*run), run[2]))[:MAX_CANDIDATES]
 
 
-def _layers_from(body: Body, start: int, period: int, most: int) -> Iterator["Layers"]:
-    """The most layers that begin at `start`."""
-    for count in range(most, 1, -1):
-        if layers := Layers.of(body, start, period, count):
-            yield layers
-            return
+def _longest_from(body: Body, start: int, period: int, most: int) -> "Layers | None":
+    """As many layers as can be rolled that begin at `start`, at most `most`."""
+    tries = (Layers.of(body, start, period, count) for count in range(most, 1, -1))
+    return next(filter(None, tries), None)
 
 
 @dataclass
@@ -312,9 +310,11 @@ def _hoist_shared(block: ir.Block, params: dict[ir.Value, str]) -> None:
 
 
 def _drop_unused_parameters(function: ir.Operation, params: dict[ir.Value, str]) -> None:
-    """Removes the arguments whose only uses went into stacked parameters."""
+    """Removes the parameters that nothing uses any more from the arguments."""
     block = function.regions[0].blocks[0]
     dead = [i for i, value in enumerate(block.arguments) if value in params and not users(value)]
+    if not dead:
+        return
     for i in reversed(dead):
         block.erase_argument(i)
     attrs = [a for i, a in enumerate(function.opview.arg_attrs) if i not in set(dead)]
