@@ -52,7 +52,8 @@ def run_program(ctx: KernelContext, op: ir.Operation, *programs: VectorProgram) 
     name = op.operation.name
     flops = sum((_flops(p) for p in programs), start=Sym.of(0))
     traffic = sum((_traffic(p) for p in programs), start=Sym.of(0))
-    plans = [make_plan(p, ctx.ranges, ctx.chip.cores, ctx.chip.spm_bytes, name) for p in programs]
+    spm_bytes = ctx.chip.spm_bytes // len(programs)
+    plans = [make_plan(p, ctx.ranges, ctx.chip.cores, spm_bytes, name) for p in programs]
     with ctx.kernel(op, "vector", flops=flops, bytes=traffic) as b:
         for plan in plans:
             Emission(b, plan, ctx.chip.cores).run()

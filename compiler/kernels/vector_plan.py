@@ -46,6 +46,7 @@ class Slot:
     level: int
     dtype: str
     elements: int
+    by_dma: bool = False  # DMA fills or empties it: worth two copies inside a loop
 
     @property
     def bytes(self) -> int:
@@ -108,7 +109,7 @@ def make_plan(program: VectorProgram, ranges: Ranges, cores: int, spm_bytes: int
     legalise(program)
     plan = _axes(program, ranges)
     _split(plan, cores)
-    for copies in (2, 1):  # room for two buffers each where a tile allows it
+    for copies in (2, 1):  # room to load one tile while computing on another, where it can be had
         if _choose_tiles(plan, spm_bytes, copies):
             return plan
     raise CompileError(_does_not_fit(plan, spm_bytes, what))
@@ -215,7 +216,7 @@ def _choose_tiles(plan: Plan, spm_bytes: int, copies: int) -> bool:
     def fits() -> bool:
         assign_slots(plan)
         slots = set(plan.slots.values())
-        return sum(s.bytes * (copies if s.level else 1) for s in slots) <= spm_bytes
+        return sum(s.bytes * (copies if s.level and s.by_dma else 1) for s in slots) <= spm_bytes
 
     if not fits():
         return False
@@ -268,6 +269,7 @@ def assign_slots(plan: Plan) -> None:
             dying.remove(in_place)
         else:
             plan.slots[node] = spare.pop() if spare else Slot(level, node.dtype, elements)
+        plan.slots[node].by_dma |= node.kind == "input" or plan.stored(node)
         for a in dying:
             slot = plan.slots[a]
             free[slot.level, slot.dtype, slot.elements].append(slot)

@@ -1,15 +1,22 @@
 """Small `npu` modules, run as tile code in numpy, with PyTorch tensors in and out."""
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
 import torch
-from opennpu.compiler.passes.convert_npu_to_tile import run as convert_npu_to_tile
-from opennpu.dialects import npu
+from opennpu.compiler.assembler import assemble, signature_of
+from opennpu.compiler.pass_manager import Stage, run_pipeline
+from opennpu.compiler.passes import registry
+from opennpu.compiler.pipeline import PIPELINE
+from opennpu.dialects import load_all, npu
 from opennpu.dialects.symbols import Sym, set_symbol_ranges, tensor_type
 from opennpu.runtime.chip import Chip
+from opennpu.runtime.device import Device
+from opennpu.runtime.program import Program
+from opennpu.runtime.signature import Signature
 from tile_machine import TileMachine, run_module
 from torch_mlir import ir
 
@@ -25,40 +32,70 @@ ELEMENTS = {
 }
 
 
+Build = Callable[..., ir.Value | Sequence[ir.Value]]
+"""Gets the inputs by name and returns the results; uses the builders of `npu`."""
+
+
 class Compiled:
     """A module lowered to tiles for a chip; called with tensors by name and values of the symbols."""
 
     def __init__(
         self,
-        build: Callable[..., ir.Value | Sequence[ir.Value]],
+        build: Build,
         inputs: Mapping[str, Spec],
         ranges: Mapping[str, tuple[int, int | None]] | None = None,
         chip: str | Chip = "npu1-lite",
     ):
-        """`build` gets the inputs by name and returns the results; it uses the builders of `npu`."""
         self.chip = Chip.load(chip)
-        self.context = ir.Context()
+        self.context = load_all(ir.Context())
         with self.context, ir.Location.unknown():
-            npu.load()
-            self.module = ir.Module.parse("func.func @main() { return }")
-            set_symbol_ranges(self.module, ranges or {})
-            _fill(self.module, build, inputs)
-            self.module.operation.verify()
-            convert_npu_to_tile(self.module, chip=self.chip)
-            self.module.operation.verify()
-        signature = self.module.operation.attributes["npu_tile.signature"]
-        self.signature = json.loads(ir.StringAttr(signature).value)
+            self.module = npu_module(build, inputs, ranges or {})
+            run_pipeline(self.module, [stage(TO_TILES, self.chip)])
+            self.signature = signature_of(self.module)
         self.machine: TileMachine | None = None
 
-    def __call__(
-        self, symbols: Mapping[str, int] | None = None, **inputs: torch.Tensor
-    ) -> list[torch.Tensor]:
+    def __call__(self, symbols: Mapping[str, int] | None = None, **inputs: torch.Tensor):
+        """The outputs in order."""
         arrays = {name: _to_numpy(x) for name, x in inputs.items()}
         with self.context:
             outputs, self.machine = run_module(
                 self.module, self.signature, arrays, symbols or {}, self.chip.cores
             )
         return [_to_torch(y) for y in outputs]
+
+
+class OnChip(Compiled):
+    """The same, compiled to instructions and run by the reference engine under the race checker."""
+
+    def __init__(self, build, inputs, ranges=None, chip="npu1-lite"):
+        super().__init__(build, inputs, ranges, chip)
+        with self.context, ir.Location.unknown():
+            passes = [p for level in ("npu_tile", "npu_isa") for p in PIPELINE[level] if p != TO_TILES]
+            run_pipeline(self.module, [stage(name, self.chip) for name in passes])
+            image = assemble(self.module, self.chip)
+        signature = Signature.from_json(json.dumps({"chip": self.chip.to_dict(), **self.signature}))
+        self.program = Program(Device(self.chip, engine="reference", race_check=True), image, signature)
+
+    def __call__(self, symbols=None, **inputs):
+        return list(self.program.run(inputs).values())
+
+
+TO_TILES = "convert-npu-to-tile"
+
+
+def stage(name: str, chip: Chip) -> Stage:
+    own = registry.find(name)
+    takes_chip = own is not None and "chip" in inspect.signature(own.run).parameters
+    return Stage(name, own, {"chip": chip} if takes_chip else {})
+
+
+def npu_module(build: Build, inputs: Mapping[str, Spec], ranges) -> ir.Module:
+    """A module whose `@main` is what `build` makes."""
+    module = ir.Module.parse("func.func @main() { return }")
+    set_symbol_ranges(module, ranges)
+    _fill(module, build, inputs)
+    module.operation.verify()
+    return module
 
 
 def _fill(module: ir.Module, build, inputs: Mapping[str, Spec]) -> None:
