@@ -57,8 +57,7 @@ class _Kernel:
     def _loop_of(self, buffer: Buffer) -> ir.Operation | None:
         """The loop whose every iteration has a fresh buffer; None for one of the kernel."""
         loop = enclosing(buffer.op, "scf.for")
-        inside = loop is not None and enclosing(loop, "npu_tile.kernel") == self.kernel
-        return loop if inside else None
+        return loop if loop and enclosing(loop, "npu_tile.kernel") else None
 
     def _rotate(self, buffer: Buffer, loop: ir.Operation) -> None:
         slot = self._slot(loop)
