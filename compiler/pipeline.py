@@ -110,9 +110,10 @@ class Compilation:
         if self.dump_dir is None:
             return
         self.dump_dir.mkdir(parents=True, exist_ok=True)
-        asm = module.operation.get_asm(enable_debug_info=True, large_elements_limit=16)
-        (self.dump_dir / f"{name}.mlir").write_text(asm)
-        (self.dump_dir / f"{name}.txt").write_text(pretty(module.operation))
+        with module.context:
+            asm = module.operation.get_asm(enable_debug_info=True, large_elements_limit=16)
+            (self.dump_dir / f"{name}.mlir").write_text(asm)
+            (self.dump_dir / f"{name}.txt").write_text(pretty(module.operation))
 
 
 def _watched(stream: Iterator[bytes], total: int, written: Callable[[int, int], None]) -> Iterator[bytes]:

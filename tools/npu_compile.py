@@ -68,7 +68,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _emit(module, output: Path | None) -> None:
-    text = module.operation.get_asm(large_elements_limit=16) + "\n"
+    with module.context:
+        text = module.operation.get_asm(large_elements_limit=16) + "\n"
     if output:
         output.write_text(text)
     else:
