@@ -24,9 +24,16 @@ std::string hex(int64_t value) {
 
 Extent strided_extent(int64_t address, int64_t bytes, std::initializer_list<Walk> walks) {
   if (bytes <= 0) return {};
-  Wide begin = address, end = Wide(address) + bytes;
   for (const Walk& walk : walks) {
     if (walk.count <= 0) return {};
+  }
+  Wide begin = address, end = Wide(address) + bytes, touched = bytes;
+  for (const Walk& walk : walks) {
+    touched *= walk.count;
+    if (touched > kMaxTouchedBytes) {
+      throw Trap{"operand at " + hex(address) + " touches more than " + std::to_string(kMaxTouchedBytes) +
+                 " bytes in one instruction"};
+    }
     const Wide reach = Wide(walk.count - 1) * walk.stride;
     (reach < 0 ? begin : end) += reach;
     if (begin < 0 || end > kLimit) {

@@ -24,13 +24,18 @@ struct Extent {
   bool empty() const { return begin == end; }
 };
 
+// The most that an operand of one instruction may touch, counting repeats: far above what the
+// memories hold, and low enough that no instruction runs for long.
+inline constexpr int64_t kMaxTouchedBytes = int64_t{1} << 26;
+
 // One level of a strided walk: `count` steps of `stride` bytes.
 struct Walk {
   int64_t count, stride;
 };
 
 // The bytes that runs of `bytes` bytes touch under a strided walk from `address`. A count or
-// size ≤ 0 touches nothing. Throws Trap when the extent does not fit 63 bits.
+// size ≤ 0 touches nothing. Throws Trap when the extent does not fit 63 bits, or more than
+// kMaxTouchedBytes bytes are touched.
 Extent strided_extent(int64_t address, int64_t bytes, std::initializer_list<Walk> walks);
 
 // The bytes of a tile of d0 × d1 × d2 elements.

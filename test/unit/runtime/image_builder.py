@@ -41,7 +41,8 @@ def image(*body: Instruction, args: tuple[ArgKind, ...] = (), locs: tuple[str, .
 
 
 def raw_image(
-    words: list[int],
+    text: list[int],
+    /,
     args: tuple[int, ...] = (),
     locs: tuple[bytes, ...] = (b"test",),
     **header: int | bytes,
@@ -52,14 +53,14 @@ def raw_image(
         "version": 1,
         "isa": ISA.version,
         "fingerprint": CHIP.fingerprint,
-        "words": len(words),
+        "words": len(text),
         "nargs": len(args),
         "nlocs": len(locs),
         "loc_bytes": sum(map(len, locs)),
     }
     fields.update(header)
     out = HEADER.pack(*fields.values()) + struct.pack(f"<{len(args)}I", *args)
-    out += bytes(-len(out) % 8) + np.array(words, dtype="<u8").tobytes()
+    out += bytes(-len(out) % 8) + np.array(text, dtype="<u8").tobytes()
     offsets = np.cumsum([0, *map(len, locs)]).astype("<u4")
     return out + offsets.tobytes() + b"".join(locs)
 
