@@ -117,12 +117,39 @@ class Emission:
             yield
         del self.start[i], self.count[i]
 
-    # ---- tiles
+    # ---- nodes
 
-    def _tile(self, node: Node) -> TileRef:
+    def _compute(self, node: Node) -> None:
+        b, walk = self.b, self._walk(node)
+        dst, inputs = self._tile(node, walk), [self._tile(a, walk) for a in node.inputs]
+        extents = [self.count[i] for i in walk]
+        match node.kind:
+            case "input":
+                self._dma(node, node.value, b.dma_load)
+            case "fill":
+                b.fill(dst, node.value, extents)
+            case "extent":
+                b.iota(dst, extents, b.sym(node.value), ())
+            case "iota":
+                self._iota(node, dst, walk)
+            case "unary":
+                b.unary(node.op, dst, *inputs, extents)
+            case "binary":
+                b.binary(node.op, dst, *inputs, extents)
+            case "select":
+                b.select(dst, *inputs, extents)
+            case "reduce":
+                b.reduce(node.op, dst, *inputs, extents)
+
+    def _walk(self, node: Node) -> list[int]:
+        """The axes that the node's instruction steps along, at most three; a reduction ends in the row."""
+        pattern, row = self.plan.patterns[node], len(self.plan.axes) - 1
+        return [i for i in self.plan.wide if pattern[i] or (i == row and node.kind == "reduce")]
+
+    def _tile(self, node: Node, walk: Sequence[int]) -> TileRef:
         node = source(node)
         layout = self.plan.layout(node)
-        return self._buffer(node).permuted(*(layout[i] for i in self.plan.wide))
+        return self._buffer(node).permuted(*(layout[i] for i in walk))
 
     def _buffer(self, node: Node) -> TileRef:
         slot = self.plan.slots[node]
@@ -130,41 +157,14 @@ class Emission:
             self.buffers[slot] = self.b.alloc((slot.elements,), slot.dtype)
         return self.buffers[slot]
 
-    def _extents(self, node: Node) -> list[Index]:
-        """How far the instructions walk along each wide axis."""
-        pattern = self.plan.patterns[node]
-        return [self.count[i] if pattern[i] else 1 for i in self.plan.wide]
-
-    # ---- nodes
-
-    def _compute(self, node: Node) -> None:
-        b, inputs = self.b, [self._tile(a) for a in node.inputs]
-        match node.kind:
-            case "input":
-                self._dma(node, node.value, b.dma_load)
-            case "fill":
-                b.fill(self._tile(node), node.value, ())
-            case "extent":
-                b.iota(self._tile(node), (), b.sym(node.value), ())
-            case "iota":
-                self._iota(node)
-            case "unary":
-                b.unary(node.op, self._tile(node), *inputs, self._extents(node))
-            case "binary":
-                b.binary(node.op, self._tile(node), *inputs, self._extents(node))
-            case "select":
-                b.select(self._tile(node), *inputs, self._extents(node))
-            case "reduce":
-                rows = self._extents(node)[:-1]
-                b.reduce(node.op, self._tile(node), *inputs, [*rows, self.count[len(self.plan.axes) - 1]])
-
-    def _iota(self, node: Node) -> None:
+    def _iota(self, node: Node, dst: TileRef, walk: Sequence[int]) -> None:
         """Its dimension is an axis of its own, or of extent 1."""
         first, step = node.value
         axis = next((i for i, group in enumerate(self.plan.groups) if node.dim in group), None)
         start = self.start[axis] if axis is not None else 0
-        steps = [step if i == axis else 0 for i in self.plan.wide]
-        self.b.iota(self._tile(node), self._extents(node), first + start * step, steps)
+        self.b.iota(dst, [self.count[i] for i in walk], first + start * step, [step] * len(walk))
+
+    # ---- memory
 
     def _store(self, node: Node, view: View) -> None:
         """Stores the tile; what repeats along a loop is stored by its first iteration only."""
