@@ -35,7 +35,9 @@ def op(name: str, loc: int = 0, **fields: object) -> Instruction:
     return Instruction(name, values, loc)
 
 
-def image(*body: Instruction, args: tuple[ArgKind, ...] = (), locs: tuple[str, ...] = ("test",), chip=CHIP) -> bytes:
+def image(
+    *body: Instruction, args: tuple[ArgKind, ...] = (), locs: tuple[str, ...] = ("test",), chip=CHIP
+) -> bytes:
     """The image of `body` and a halt."""
     return build_image(chip, list(args), encode([*body, op("halt")]), list(locs))
 
@@ -85,3 +87,31 @@ def copy_program(rows: int = 4, row_bytes: int = 64) -> bytes:
         op("barrier"),
     ]
     return image(*body, args=(READ, WRITE, SCALAR), locs=("copy at test.py:1",))
+
+
+def store_register(reg: int, address: Affine) -> list[Instruction]:
+    """Writes a register to HBM as i64, by way of scratchpad address 0."""
+    walk = {"n0": 1, "n1": 1, "n2": 1, "bytes": 8}
+    return [
+        op("v_iota", dst=TileOperand("spm", "i64", Affine(0)), d0=1, d1=1, d2=1, base=r(reg)),
+        op("set_flag", queue="vector", flag=0),
+        op("wait_flag", queue="store", flag=0),
+        op("dma_store", dst=address, src=0, **walk),
+        op("set_flag", queue="store", flag=1),
+        op("wait_flag", queue="vector", flag=1),
+    ]
+
+
+def run_registers(device, body: list[Instruction], result: int, values: tuple[int, ...] = ()) -> list[int]:
+    """Runs `body` and returns register `result` of every core.
+
+    `values` are scalar launch arguments 1, 2, …; argument 0 is the result. r250 is taken.
+    """
+    cores = device.chip.cores
+    store = store_register(result, Affine(0, ((250, 1), (0, 8))))
+    data = image(op("s_arg", rd=250, index=0), *body, *store, args=(WRITE, *[SCALAR] * len(values)))
+    out = device.alloc(8 * cores)
+    stream = device.stream()
+    stream.launch(device.load(data), [(out, 0, 8 * cores), *values])
+    stream.synchronize()
+    return out.numpy().view(np.int64).tolist()
