@@ -19,7 +19,11 @@ class ContainerError(ValueError):
 
 
 def write_model(
-    path: Path, program: bytes, signature: dict, weights: Iterable[bytes] | None, weight_bytes: int = 0
+    path: Path,
+    program: bytes,
+    signature: dict,
+    weights: Iterable[bytes | memoryview] | None,
+    weight_bytes: int = 0,
 ) -> None:
     """Writes `path`; `weights` is a stream of `weight_bytes` bytes in all, None to leave them out."""
     metadata = {"opennpu.format": FORMAT, "opennpu.signature": json.dumps(signature)}

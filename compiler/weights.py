@@ -11,6 +11,8 @@ from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.runtime.chip import Chip
 from torch.nn.functional import pad
 
+Buffer = bytes | memoryview
+
 DTYPES = {
     "f32": torch.float32,
     "bf16": torch.bfloat16,
@@ -43,7 +45,7 @@ def have_values(entries: list[dict], tensors: Mapping[str, torch.Tensor]) -> boo
 
 def segment(
     entries: list[dict], tensors: Mapping[str, torch.Tensor], chip: Chip, size: int
-) -> Iterator[bytes]:
+) -> Iterator[Buffer]:
     """The bytes of the segment in order, `size` in all; one tile column of a matrix at a time."""
     at = 0
     for entry in sorted(entries, key=lambda e: e["offset"]):
@@ -56,25 +58,36 @@ def segment(
     yield bytes(size - at)
 
 
-def _rows(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[bytes]:
+def _rows(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[Buffer]:
     yield _bytes(tensors[entry["names"][0]])
 
 
-def _table(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[bytes]:
+def _table(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[Buffer]:
     yield np.array(entry["entries"], dtype="<i8").tobytes()
 
 
-def _packed(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[bytes]:
-    """One column tile after another: blocks [k tile] of [strip of nt][pair of K][strip][pair]."""
+def _packed(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[Buffer]:
+    """One column tile after another: blocks [k tile] of [strip of nt][pair of K][strip][pair].
+
+    A pair is moved as one wide word.
+    """
     w = tensors[entry["names"][0]]
     w = w.T if entry["transpose"] else w
     nt, pair = entry["nt"], chip.pair if entry["dtype"] == "bf16" else 1
+    word = _WORDS[pair * w.element_size()]
+    depth = chip.mx_k // pair
     for rows in _column_tiles(w, nt, entry["gate"]):
-        rows = pad(rows, (0, -rows.shape[1] % pair, 0, nt - rows.shape[0]))
-        strips = rows.reshape(nt // chip.strip, chip.strip, -1, pair)
-        for k in range(0, strips.shape[2], chip.mx_k // pair):
-            block = strips[:, :, k : k + chip.mx_k // pair].transpose(1, 2).reshape(-1)
-            yield _bytes(pad(block, (0, chip.mx_k * nt - block.numel())))
+        rows = pad(rows, (0, -rows.shape[1] % pair, 0, nt - rows.shape[0])).contiguous()
+        strips = rows.view(word).reshape(nt // chip.strip, chip.strip, -1)
+        full = strips.shape[2] // depth * depth
+        blocks = strips[:, :, :full].unflatten(2, (-1, depth)).permute(2, 0, 3, 1)
+        yield _bytes(blocks)
+        if full < strips.shape[2]:
+            last = strips[:, :, full:].transpose(1, 2).reshape(-1)
+            yield _bytes(pad(last, (0, depth * nt - last.numel())))
+
+
+_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _column_tiles(w: torch.Tensor, nt: int, gate: bool) -> Iterator[torch.Tensor]:
@@ -85,8 +98,8 @@ def _column_tiles(w: torch.Tensor, nt: int, gate: bool) -> Iterator[torch.Tensor
             yield half[n : n + nt]
 
 
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 _LAYOUTS = {"rows": _rows, "packed": _packed, "table": _table}
