@@ -22,7 +22,7 @@ from torch_mlir import ir
 PIPELINE: dict[str, tuple[str, ...]] = {
     "npu": (
         "convert-torch-to-npu",
-        "canonicalize",
+        "npu-canonicalize",
         "npu-fuse-rope-kv",
         "npu-fuse-add-norm",
         "npu-fuse-epilogue",
