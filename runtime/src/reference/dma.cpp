@@ -10,7 +10,7 @@ namespace {
 /// `copy(source, destination)` for every run of bytes of a strided copy.
 template <class Op, class Copy>
 void for_each_run(const Op& op, Copy&& copy) {
-  if (op.bytes <= 0) return;
+  if (op.bytes <= 0 || op.n1 <= 0 || op.n2 <= 0) return;  // n0 may be anything then
   for (int64_t i0 = 0; i0 < op.n0; ++i0)
     for (int64_t i1 = 0; i1 < op.n1; ++i1)
       for (int64_t i2 = 0; i2 < op.n2; ++i2)

@@ -126,6 +126,7 @@ inline void cast(int64_t to_dtype, std::byte* to, int64_t dtype, const std::byte
 /// Calls body(i0, i1, i2) for every index, the last fastest; not at all when an extent is ≤ 0.
 template <class Body>
 void for_each_element(int64_t d0, int64_t d1, int64_t d2, Body&& body) {
+  if (d1 <= 0 || d2 <= 0) return;  // d0 may be anything then
   for (int64_t i0 = 0; i0 < d0; ++i0)
     for (int64_t i1 = 0; i1 < d1; ++i1)
       for (int64_t i2 = 0; i2 < d2; ++i2) body(i0, i1, i2);
