@@ -13,6 +13,7 @@ from opennpu.compiler.kernels.vector import run_program
 from opennpu.compiler.kernels.vector_program import VectorProgram
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.isa.table import ISA
+from opennpu.dialects.locations import describe
 from opennpu.dialects.symbols import Dim, Sym, num_elements
 from torch_mlir import ir
 
@@ -107,7 +108,10 @@ def emit_gather(ctx: KernelContext, op: ir.OpView) -> None:
             dst_index_stride=part,
         )
         target = b.address(y) + first * b.sym(row) + at
-        b.dma_store(target, rows, [n], nbytes, [part], [b.sym(row)])
+        if nbytes == part == row:  # rows side by side in both memories: one run
+            b.dma_store(target, rows, [], n * nbytes, [], [])
+        else:
+            b.dma_store(target, rows, [n], nbytes, [part], [b.sym(row)])
 
 
 def emit_take(ctx: KernelContext, op: ir.OpView) -> None:
@@ -190,6 +194,6 @@ def _row_does_not_fit(op: ir.OpView, x: View, budget: int) -> Problem:
     row = f"a row of {x.shape[1]} {x.dtype}"
     return Problem(
         f"'{op.operation.name}': {row} does not fit in {budget} bytes of scratchpad",
-        str(op.location),
+        describe(op.location),
         "shorten the row, lower the symbol's upper bound, or choose a chip with more scratchpad",
     )

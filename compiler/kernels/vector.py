@@ -13,9 +13,11 @@ from opennpu.compiler.kernels.context import KernelContext
 from opennpu.compiler.kernels.scalars import Index, ceildiv, compare, minimum
 from opennpu.compiler.kernels.values import ITEMSIZE, View
 from opennpu.compiler.kernels.vector_import import IMPORTERS, Import, reduce_last, stored_view
-from opennpu.compiler.kernels.vector_plan import Plan, Slot, make_plan, source
+from opennpu.compiler.kernels.vector_plan import DoesNotFit, Plan, Slot, make_plan, source
 from opennpu.compiler.kernels.vector_program import Node, VectorProgram
 from opennpu.compiler.kernels.views import transpose, unsqueeze
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.locations import describe
 from opennpu.dialects.symbols import Dim, Sym, num_elements
 from torch_mlir import ir
 
@@ -49,11 +51,15 @@ EMITTERS = {
 
 def run_program(ctx: KernelContext, op: ir.Operation, *programs: VectorProgram) -> None:
     """One kernel that runs programs which do not depend on each other."""
-    name = op.operation.name
     flops = sum((_flops(p) for p in programs), start=Sym.of(0))
     traffic = sum((_traffic(p) for p in programs), start=Sym.of(0))
     spm_bytes = ctx.chip.spm_bytes // len(programs)
-    plans = [make_plan(p, ctx.ranges, ctx.chip.cores, spm_bytes, name) for p in programs]
+    try:
+        plans = [make_plan(p, ctx.ranges, ctx.chip.cores, spm_bytes) for p in programs]
+    except DoesNotFit as problem:
+        what, remedy = problem.args
+        title = f"'{op.operation.name}': {what}"
+        raise CompileError(Problem(title, describe(op.location), remedy)) from None
     with ctx.kernel(op, "vector", flops=flops, bytes=traffic) as b:
         for plan in plans:
             Emission(b, plan, ctx.chip.cores).run()

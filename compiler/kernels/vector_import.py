@@ -7,6 +7,7 @@ from opennpu.compiler.kernels.values import View, view_type
 from opennpu.compiler.kernels.vector_program import Node, VectorProgram
 from opennpu.compiler.kernels.views import slice_dim, unsqueeze
 from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.locations import describe
 from opennpu.dialects.symbols import exact_div
 from torch_mlir import ir
 
@@ -44,7 +45,7 @@ class Import:
         value = op.operands[0]
         if value in self._nodes:
             what = f"'{op.operation.name}' must read from memory, not from its own kernel"
-            raise CompileError(Problem(what, str(op.location)))
+            raise CompileError(Problem(what, describe(op.location)))
         view = self._view_of(value)
         half, last = exact_div(view.shape[-1], 2), view.rank - 1
         first, second = (slice_dim(view, last, start, half) for start in (0, half))
@@ -96,7 +97,9 @@ def _broadcast(i: Import, op: ir.OpView) -> Node:
 def _reduce(i: Import, op: ir.OpView) -> Node:
     (x,) = i.operands(op)
     if op.dim.value != len(x.shape) - 1:
-        raise CompileError(Problem("a fused reduction must be along the last dimension", str(op.location)))
+        raise CompileError(
+            Problem("a fused reduction must be along the last dimension", describe(op.location))
+        )
     return reduce_last(i.program, op.op.value, x, _dtype(op))
 
 

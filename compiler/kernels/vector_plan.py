@@ -15,12 +15,15 @@ from math import inf, prod
 from opennpu.compiler.kernels.values import ITEMSIZE
 from opennpu.compiler.kernels.vector_program import Node, VectorProgram
 from opennpu.compiler.kernels.views import Strided, collapse_groups, row_major
-from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Dim, Ranges, Sym, num_elements
 
 ALIGN = 64  # bytes: buffers start at a multiple of a burst
 BURST = 64  # elements: a DMA run worth having, and the grain of a share of a row
 MAX_WIDE = 3  # dimensions of a vector instruction
+
+
+class DoesNotFit(Exception):
+    """A row is too long for the scratchpad: what does not fit, and the remedy."""
 
 
 @dataclass
@@ -104,15 +107,15 @@ class Plan:
         return strides
 
 
-def make_plan(program: VectorProgram, ranges: Ranges, cores: int, spm_bytes: int, what: str) -> Plan:
-    """Chooses axes, tiles and buffers. CompileError when a row does not fit in scratchpad."""
+def make_plan(program: VectorProgram, ranges: Ranges, cores: int, spm_bytes: int) -> Plan:
+    """Chooses axes, tiles and buffers. DoesNotFit when a row is too long for scratchpad."""
     legalise(program)
     plan = _axes(program, ranges)
     _split(plan, cores)
     for copies in (2, 1):  # room to load one tile while computing on another, where it can be had
         if _choose_tiles(plan, spm_bytes, copies):
             return plan
-    raise CompileError(_does_not_fit(plan, spm_bytes, what))
+    raise DoesNotFit(*_does_not_fit(plan, spm_bytes))
 
 
 def source(node: Node) -> Node:
@@ -191,11 +194,12 @@ def _axes(program: VectorProgram, ranges: Ranges) -> Plan:
 
 
 def _split(plan: Plan, cores: int) -> None:
-    """Shares the longest axis over the cores; never the inside of a row."""
+    """Shares the axis of most pieces over the cores; never the inside of a row that is reduced."""
+    last = plan.axes[-1]
+    last.grain = BURST
     candidates = plan.axes[:-1] if plan.program.is_row_wise else plan.axes
-    axis = max(candidates, key=lambda axis: axis.bound)
+    axis = max(candidates, key=lambda axis: axis.bound / axis.grain)
     axis.split = True
-    axis.grain = BURST if axis is plan.axes[-1] else 1
     if axis.bound != inf:
         axis.bound = -(-axis.bound // (cores * axis.grain)) * axis.grain
 
@@ -292,16 +296,16 @@ def _elements(plan: Plan, node: Node) -> int:
     return prod(axis.tile for axis, varies in zip(plan.axes, plan.patterns[node], strict=True) if varies)
 
 
-def _does_not_fit(plan: Plan, spm_bytes: int, what: str) -> Problem:
+def _does_not_fit(plan: Plan, spm_bytes: int) -> tuple[str, str]:
     row = plan.axes[-1]
     if plan.program.is_row_wise and row.bound == inf:
-        return Problem(
-            f"{what}: a row of {row.extent} elements has no upper bound, and a reduction needs the whole row",
-            remedy="give the symbol a range when exporting",
+        return (
+            f"a row of {row.extent} elements has no upper bound, and a reduction needs the whole row",
+            "give the symbol a range when exporting",
         )
     need = sum(slot.bytes for slot in set(plan.slots.values()))
-    return Problem(
-        f"{what}: a row of {row.extent} elements (at most {int(row.bound)}) needs {need} bytes of "
-        f"scratchpad, the chip has {spm_bytes} per core",
-        remedy="shorten the row, lower the symbol's upper bound, or choose a chip with more scratchpad",
+    return (
+        f"a row of {row.extent} elements (at most {int(row.bound)}) needs {need} bytes of scratchpad, "
+        f"the chip has {spm_bytes} per core for it",
+        "shorten the row, lower the symbol's upper bound, or choose a chip with more scratchpad",
     )
