@@ -231,6 +231,7 @@ void bind_streams(nb::module_& m) {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);  // objects that live until the interpreter ends are no leak
   bind_error(m);
   bind_device(m);
   bind_streams(m);
