@@ -17,6 +17,7 @@ from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.context import KernelContext
 from opennpu.compiler.kernels.kv import layer_base
 from opennpu.compiler.kernels.scalars import I64, Index, ceildiv, maximum, minimum
+from opennpu.compiler.kernels.tiling import tiles
 from opennpu.compiler.kernels.values import ITEMSIZE, View
 from opennpu.dialects.symbols import Sym, dim
 from opennpu.runtime.chip import Chip
@@ -142,10 +143,10 @@ def _product(
     shape: Shape,
     accumulate: int = 0,
 ) -> None:
-    """dst[rows][n] (+)= x[rows][k] · w, by stationary tiles of at most kt × nt; w is [k][n] or [n][k]."""
+    """dst[rows][n] (+)= x[rows][k] · w, by stationary tiles; w, [k][n] or [n][k], bounds both."""
     rows, k, n = extents
-    with b.loop(0, n, shape.nt) as column, b.loop(0, k, shape.kt) as depth:
-        height, width = minimum(shape.kt, k - depth), minimum(shape.nt, n - column)
+    most_k, most_n = w.shape if layout == "kn" else w.shape[::-1]
+    with tiles(b, n, shape.nt, most_n) as (column, width), tiles(b, k, shape.kt, most_k) as (depth, height):
         at = (depth, column) if layout == "kn" else (column, depth)
         b.mx_load(w.at(*at), layout, height, width, w.strides[1])
         b.mx_mul(dst.at(0, column), x.at(0, depth), rows, accumulate=accumulate or depth)

@@ -33,6 +33,11 @@ class TileRef:
     strides: tuple[int, int, int]
     offset: Index = 0
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The extents of the whole buffer."""
+        return tuple(ir.MemRefType(self.buffer.type).shape)
+
     def at(self, *index: Index) -> "TileRef":
         """The window that starts at `index`, which counts along the last len(index) dimensions."""
         offset = self.offset

@@ -81,6 +81,16 @@ def core_rows(b: TileBuilder, chip: Chip, total: Index, block: int) -> Iterator[
         yield start, minimum(block, hi - start)
 
 
+@contextmanager
+def tiles(b: TileBuilder, extent: Index, tile: int, most: int) -> Iterator[tuple[Index, Index]]:
+    """A loop over tiles of an extent, 0 < extent ≤ most: (start, size); no loop where one tile holds it."""
+    if most <= tile:
+        yield 0, extent
+        return
+    with b.loop(0, extent, tile) as start:
+        yield start, minimum(tile, extent - start)
+
+
 def _even(rows: int) -> int:
     """Rounded down to a multiple of 16 where that leaves any."""
     return rows // 16 * 16 or rows
