@@ -16,10 +16,13 @@ SHAPES = {
     "row": [1, COLUMNS],
     "planes": [3, "T", COLUMNS],
 }
+SQUARE = [COLUMNS, COLUMNS]
+"""The weight of the products."""
 
 
 def random_inputs(tokens: int = 5) -> dict[str, torch.Tensor]:
-    return {name: torch.randn([tokens if n == "T" else n for n in shape]) for name, shape in SHAPES.items()}
+    shapes = {**SHAPES, "square": SQUARE}
+    return {name: torch.randn([tokens if n == "T" else n for n in shape]) for name, shape in shapes.items()}
 
 
 def random_graph(seed: int, size: int = 24) -> ir.Module:
@@ -32,7 +35,7 @@ class _Generator:
         self.random = random.Random(seed)
         self.function = graphs.Function()
         self.values = [self.function.input(name, shape, "f32") for name, shape in SHAPES.items()]
-        self.square = self.function.param("w", [COLUMNS, COLUMNS], "f32")
+        self.square = self.function.input("square", SQUARE, "f32")
         self.scale = self.values[list(SHAPES).index("vector")]
 
     def build(self, size: int) -> ir.Module:
