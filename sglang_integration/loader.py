@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.sglang_integration.weight_shapes import check_shapes
 from torch import nn
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -22,6 +23,8 @@ def load_model(model_dir: Path, dtype: str = "bf16", dummy_weights: bool = False
     global, so a process loads one model. Raises CompileError.
     """
     config = _read_config(model_dir, dummy_weights)
+    if not dummy_weights:
+        check_shapes(model_dir)
     _prepare_environment()
     _check_architecture(config, model_dir)
 

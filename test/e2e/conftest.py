@@ -10,6 +10,7 @@ from opennpu.runtime.device import Device
 from opennpu.runtime.language_model import CachedSequence, LanguageModel
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.program import Program
+from tiny_models import exported, tiny_llama, tiny_qwen3  # noqa: F401  fixtures
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 DEMO = Path(__file__).parents[2] / "build" / "demo"

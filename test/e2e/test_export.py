@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import run_tool
 from opennpu.compiler.frontend import ops
 from opennpu.compiler.frontend.archive import load_archive
 from opennpu.runtime.language_model import CachedSequence, Chunk, KvPoolError, LanguageModel
 from opennpu.runtime.signature import KvSpec
+from opennpu.tools import npu_export
 from safetensors.torch import load_file, save_file
+from tiny_models import run_tool
 from transformers import AutoModelForCausalLM
 
 PAGE_SIZE = 4
@@ -107,7 +108,6 @@ def test_pool_too_small_changes_nothing(model):
     sequence = CachedSequence()
     model.prefill(sequence, tokens_of(10, seed=4))
     with pytest.raises(KvPoolError, match=r"30 more pages of 4 tokens .* 29 of its 32 are free"):
-        model.prefill(sequence, tokens_of(122, seed=5), chunk_size=200)
         model.forward([Chunk(sequence, tokens_of(120, seed=5))])
     assert (sequence.length, len(sequence.pages)) == (10, 3)
 
@@ -131,16 +131,26 @@ def test_dummy_weights_take_no_memory(tiny_llama, tmp_path):
 # ---- errors
 
 
-def export_error(model_dir, tmp_path) -> str:
-    result = run_tool("npu_export", model_dir, "-o", tmp_path / "model.pt")
-    assert result.returncode == 1, result.stdout
-    assert "Traceback" not in result.stderr, result.stderr
-    return result.stderr
+@pytest.fixture
+def export_error(tmp_path, capsys):
+    """export_error(model_dir) is what npu-export says; in_process where SGLang is not reached."""
+
+    def run(model_dir, in_process=False) -> str:
+        arguments = [str(model_dir), "-o", str(tmp_path / "model.pt")]
+        if in_process:
+            assert npu_export.main(arguments) == 1
+            return capsys.readouterr().err
+        result = run_tool("npu_export", *arguments)
+        assert result.returncode == 1, result.stdout
+        assert "Traceback" not in result.stderr, result.stderr
+        return result.stderr
+
+    return run
 
 
 @pytest.fixture
 def broken(tiny_llama, tmp_path):
-    """A copy of a model directory, to be damaged; edit(name, change) edits a weight or drops it."""
+    """A copy of a model directory; edit(name, change) replaces a weight, or drops it for None."""
     directory = tmp_path / "broken"
     shutil.copytree(tiny_llama, directory)
 
@@ -153,28 +163,34 @@ def broken(tiny_llama, tmp_path):
     return SimpleNamespace(directory=directory, edit=edit)
 
 
-def test_not_a_model_directory(tmp_path):
-    assert "has no config.json" in export_error(tmp_path, tmp_path)
-    assert "is not a directory" in export_error(tmp_path / "nothing", tmp_path)
+def test_not_a_model_directory(tmp_path, export_error):
+    assert "has no config.json" in export_error(tmp_path, in_process=True)
+    assert "is not a directory" in export_error(tmp_path / "nothing", in_process=True)
     (tmp_path / "config.json").write_text("{}")
-    assert "--dummy-weights" in export_error(tmp_path, tmp_path)
+    assert "--dummy-weights" in export_error(tmp_path, in_process=True)
 
 
-def test_unsupported_architecture(broken, tmp_path):
+def test_unsupported_architecture(broken, export_error):
     config = json.loads((broken.directory / "config.json").read_text())
     (broken.directory / "config.json").write_text(json.dumps({**config, "architectures": ["Nonesuch"]}))
-    error = export_error(broken.directory, tmp_path)
+    error = export_error(broken.directory)
     assert "SGLang has no model class for Nonesuch" in error
     assert "LlamaForCausalLM" in error
 
 
-def test_missing_weight(broken, tmp_path):
+def test_missing_weight(broken, export_error):
     broken.edit("model.layers.1.self_attn.k_proj.weight", lambda w: None)
-    error = export_error(broken.directory, tmp_path)
+    error = export_error(broken.directory)
     assert "no weight for model.layers.1.self_attn.qkv_proj.weight: rows 64 to 95 of 128" in error
 
 
-def test_weight_of_the_wrong_shape(broken, tmp_path):
-    broken.edit("model.layers.0.mlp.down_proj.weight", lambda w: w[:, :50].contiguous())
-    error = export_error(broken.directory, tmp_path)
-    assert "weight model.layers.0.mlp.down_proj.weight of shape [64, 50] does not fit" in error
+def test_weight_of_the_wrong_shape(broken, export_error):
+    name = "model.layers.0.mlp.down_proj.weight"
+    broken.edit(name, lambda w: w[:, :50].contiguous())
+    error = export_error(broken.directory, in_process=True)
+    assert f"weight {name} has the shape [64, 50] instead of [64, 96]" in error
+
+
+def test_damaged_weights(broken, export_error):
+    (broken.directory / "model.safetensors").write_bytes(b"nothing")
+    assert "is not a safetensors file" in export_error(broken.directory, in_process=True)
