@@ -52,7 +52,7 @@ class Random {
     constexpr int64_t kExtremes[] = {-1, INT64_MAX, INT64_MIN, int64_t{1} << 31, int64_t{1} << 40, -4096};
     if (chance(4)) return kExtremes[below(std::size(kExtremes))];
     if (chance(30)) return static_cast<int64_t>(below(8));
-    return static_cast<int64_t>(below(chance(50) ? 16 : 512) * 4);
+    return static_cast<int64_t>(below(chance(50) ? 16 : 256) * 8);
   }
 
  private:
@@ -121,11 +121,10 @@ class Generator {
         words_.push_back(8 + random_.below(8));
         break;
       case isa::Kind::Imm:
-        words_.push_back(field.enum_size != 0 ? enumerator(field)
-                                              : static_cast<uint64_t>(random_.below(64) * 4));
+        words_.push_back(field.enum_size != 0 ? enumerator(field) : constant(field.name));
         break;
       default:
-        value(std::string(field.name) == "src" || std::string(field.name) == "dst");
+        value(field.name);
     }
   }
 
@@ -136,14 +135,26 @@ class Generator {
     }
   }
 
-  void value(bool address) {
-    words_.push_back(static_cast<uint64_t>(random_.operand()));
-    if (!random_.chance(address ? 50 : 10)) {
+  void value(const std::string& name) {
+    words_.push_back(constant(name));
+    if (!random_.chance(name == "src" || name == "dst" ? 50 : 5)) {
       words_.push_back(0);
     } else {
       const uint64_t reg = random_.chance(70) ? 3 + random_.below(3) : random_.below(16);
       words_.insert(words_.end(), {1 | reg << 8, random_.chance(90) ? 1 : random_.bits()});
     }
+  }
+
+  // Mostly within the range of a field of this name, so that programs get far.
+  uint64_t constant(const std::string& name) {
+    static const std::map<std::string, std::pair<uint64_t, uint64_t>> ranges = {
+        {"group", {1, 8}}, {"step", {1, 8}},  {"k", {0, 32}},   {"n", {0, 32}},
+        {"index", {0, 3}}, {"count", {0, 8}}, {"rows", {0, 8}}, {"d0", {1, 4}},
+        {"d1", {1, 4}},    {"d2", {1, 16}},   {"n0", {1, 4}},   {"n1", {1, 4}},
+        {"n2", {1, 4}},    {"flag", {0, 3}},  {"b", {1, 100}},  {"causal", {0, 1}}};
+    const auto range = ranges.find(name);
+    if (range == ranges.end() || random_.chance(3)) return static_cast<uint64_t>(random_.operand());
+    return range->second.first + random_.below(range->second.second - range->second.first + 1);
   }
 
   static uint64_t head(isa::Opcode opcode, uint64_t words) {
@@ -216,7 +227,7 @@ void damage_bytes(Random& random, std::vector<uint8_t>& image) {
 
 std::vector<uint8_t> next_image(Random& random) {
   std::vector<uint64_t> text = Generator(random).text();
-  if (random.chance(50)) damage_words(random, text);
+  if (random.chance(30)) damage_words(random, text);
   std::vector<uint8_t> image = image_of(text);
   if (random.chance(15)) damage_bytes(random, image);
   return image;
