@@ -18,7 +18,7 @@ from opennpu.dialects.isa.table import DTYPE_BYTES
 from opennpu.runtime.chip import Chip
 from opennpu.runtime.device import Device, tensor_view
 
-CHIP = replace(Chip.load("npu1-lite"), name="lab", cores=1, spm_kib=128, acc_kib=64, hbm_gib=1)
+CHIP = replace(Chip.load("npu1-lite"), name="lab", cores=1, spm_kib=192, acc_kib=96, hbm_gib=1)
 
 TORCH_DTYPES = {
     "f32": torch.float32,
@@ -72,8 +72,8 @@ class Result:
     def expect(self, dst: Tile, want: torch.Tensor, ulps: float = 0, absolute: float = 0) -> None:
         """`dst` holds `want` cast to its dtype, and no byte outside `dst` has changed.
 
-        With ulps and absolute 0 bit for bit, but NaN is NaN and -0 is 0. Otherwise `want` is f64, and the error
-        is at most ulps units of the last place of f32, or absolute; for a bf16 `dst` half of its own unit more.
+        With ulps and absolute 0 bit for bit, but NaN is NaN and -0 is 0. Otherwise `want` is f64, and the
+        error is at most ulps units of the last place of f32, or absolute; half a unit more of a bf16 `dst`.
         """
         have = dst.view(self.after)
         if ulps or absolute:
@@ -108,6 +108,21 @@ def ulp(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     info = torch.finfo(dtype)
     exponent = torch.frexp(x.abs().clamp(min=info.tiny).double()).exponent - 1
     return info.eps * torch.ldexp(torch.ones_like(x, dtype=torch.float64), exponent)
+
+
+def fused_multiply_add(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """a·b + c of f32 tensors with one rounding.
+
+    In f64 the product is exact; the sum is rounded to odd, so that the rounding to f32 is the only one that
+    counts (Boldo and Melquiond 2008).
+    """
+    product, addend = a.double() * b.double(), c.double()
+    total = product + addend
+    back = total - product
+    error = (product - (total - back)) + (addend - back)
+    bits = total.view(torch.int64)
+    outwards = torch.where((error > 0) == (total > 0), 1, -1)
+    return torch.where((error != 0) & (bits % 2 == 0), bits + outwards, bits).view(torch.float64).float()
 
 
 class Lab:
@@ -147,31 +162,46 @@ class Lab:
             info = torch.iinfo(TORCH_DTYPES[dtype])
             any_ = self.randint(info.min, info.max, shape, TORCH_DTYPES[dtype])
             return torch.where(self.randint(0, 2, shape) == 0, any_ % 7 - 3, any_)
-        special = torch.tensor([0.0, -0.0, 1, -1, 0.5, 2.5, torch.inf, -torch.inf, torch.nan, 1e-40, -1e-40, 3e38, -3e9])
+        special = torch.tensor(
+            [0.0, -0.0, 1, -1, 0.5, 2.5, torch.inf, -torch.inf, torch.nan, 1e-40, -1e-40, 3e38, -3e9]
+        )
         scale = torch.tensor([1e-3, 1.0, 10.0, 300.0])[self.randint(0, 4, shape)]
         chosen = special[self.randint(0, len(special), shape)]
-        return torch.where(self.randint(0, 4, shape) == 0, chosen, self.randn(shape) * scale).to(TORCH_DTYPES[dtype])
+        return torch.where(self.randint(0, 4, shape) == 0, chosen, self.randn(shape) * scale).to(
+            TORCH_DTYPES[dtype]
+        )
 
     # ---- tiles
 
-    def tile(self, shape, dtype: str, values: torch.Tensor | None = None, space: str | None = None, repeat=()) -> Tile:
-        """A tile at a fresh place, its dimensions in any order in memory, with gaps; `repeat` names dimensions of
-        stride 0. `values` (broadcast to shape) are written to it; without them it holds random bytes."""
+    def tile(
+        self,
+        shape,
+        dtype: str,
+        values: torch.Tensor | None = None,
+        space: str | None = None,
+        repeat=(),
+        rows=False,
+    ) -> Tile:
+        """A tile at a fresh place, its dimensions in any order in memory, with gaps.
+
+        `repeat` names dimensions of stride 0; with `rows` the dimensions stand in order, the last contiguous.
+        `values` (broadcast to shape) are written to it; without them it holds random bytes.
+        """
         space = space or ("spm", "acc")[self.number(0, 4) == 0]
         size = DTYPE_BYTES[dtype]
         strides, span = [0, 0, 0], size
-        for dim in torch.randperm(3, generator=self.rng).tolist():
+        for dim in [2, 1, 0] if rows else torch.randperm(3, generator=self.rng).tolist():
             if dim not in repeat:
-                strides[dim] = span + size * self.number(0, 3)
+                gap = 0 if rows and dim == 2 else self.number(0, 3)
+                strides[dim] = span + size * gap
                 span = strides[dim] * max(shape[dim], 1)
         address = -(-self._free[space] // size) * size + size * self.number(0, 4)
         self._free[space] = address + span
         assert self._free[space] <= len(self.memory[space]), f"the test's tiles do not fit {space}"
         tile = Tile(space, dtype, tuple(shape), address, tuple(strides), self.memory)
         if values is not None:
-            narrow = [slice(0, 1) if dim in repeat else slice(None) for dim in range(3)]
-            view = tile.view(self.memory)[tuple(narrow)]
-            view.copy_(values.expand(shape)[tuple(narrow)])
+            narrow = tuple(slice(0, 1) if dim in repeat else slice(None) for dim in range(3))
+            tile.view(self.memory)[narrow].copy_(values.expand(shape)[narrow])
         return tile
 
     def vector(self, name: str, shape=None, **fields) -> Instruction:
@@ -183,7 +213,7 @@ class Lab:
     # ---- running
 
     def run(self, *instructions: Instruction, hbm: tuple[torch.Tensor, ...] = ()) -> Result:
-        """Executes on the memories of this lab; `hbm` buffers are read and written in place. Raises NpuError."""
+        """Executes on the memories of this lab; `hbm` buffers are updated in place. Raises NpuError."""
         before = {space: data.clone() for space, data in self.memory.items()}
         after = {space: torch.empty_like(data) for space, data in self.memory.items()}
         args = [before["spm"], before["acc"], after["spm"], after["acc"], *hbm]
@@ -200,7 +230,9 @@ def launch(device: Device, image: bytes, args: list[int | torch.Tensor]) -> None
     views = {i: tensor_view(buffer, "i8", (buffer.bytes,)).view(torch.uint8) for i, buffer in buffers.items()}
     for i, view in views.items():
         view.copy_(args[i])
-    stream.launch(program, [(buffers[i], 0, buffers[i].bytes) if i in buffers else a for i, a in enumerate(args)])
+    stream.launch(
+        program, [(buffers[i], 0, buffers[i].bytes) if i in buffers else a for i, a in enumerate(args)]
+    )
     stream.synchronize()
     for i, view in views.items():
         args[i].copy_(view)
@@ -215,7 +247,9 @@ def _copy(name: str, dst, src, count: int) -> Instruction:
 
 def dma(name: str, dst, src, n, bytes, ss=(0, 0, 0), ds=(0, 0, 0)) -> Instruction:
     """A dma_load or dma_store."""
-    triples = {f"{key}{i}": v for key, values in (("n", n), ("ss", ss), ("ds", ds)) for i, v in enumerate(values)}
+    triples = {
+        f"{key}{i}": v for key, values in (("n", n), ("ss", ss), ("ds", ds)) for i, v in enumerate(values)
+    }
     return Instruction(name, {"dst": dst, "src": src, "bytes": bytes, **triples})
 
 
@@ -223,7 +257,9 @@ def _move_accumulator(to: str) -> Instruction:
     """Between the accumulator and the foot of the scratchpad, bits as they are."""
     tiles = {s: TileOperand(s, "i32", Affine(0), 0, 0, 4) for s in ("spm", "acc")}
     extents = {"d0": 1, "d1": 1, "d2": CHIP.acc_bytes // 4}
-    return Instruction("v_unary", {"op": "copy", "dst": tiles[to], "a": tiles["spm" if to == "acc" else "acc"], **extents})
+    return Instruction(
+        "v_unary", {"op": "copy", "dst": tiles[to], "a": tiles["spm" if to == "acc" else "acc"], **extents}
+    )
 
 
 def _prologue(buffers: int) -> list[Instruction]:
@@ -239,6 +275,12 @@ def _prologue(buffers: int) -> list[Instruction]:
 def _epilogue() -> list[Instruction]:
     barrier = Instruction("barrier")
     return [
-        *(barrier, _copy("dma_store", _SPM_OUT, 0, CHIP.spm_bytes), barrier, _move_accumulator("spm"), barrier),
+        *(
+            barrier,
+            _copy("dma_store", _SPM_OUT, 0, CHIP.spm_bytes),
+            barrier,
+            _move_accumulator("spm"),
+            barrier,
+        ),
         *(_copy("dma_store", _ACC_OUT, 0, CHIP.acc_bytes), Instruction("halt")),
     ]

@@ -3,8 +3,8 @@
 import zlib
 
 import pytest
+import torch
 from chip_lab import CHIP, Lab
-
 from opennpu.runtime.device import Device
 
 
@@ -14,6 +14,15 @@ def device(request) -> Device:
 
 
 @pytest.fixture
-def lab(request, device) -> Lab:
+def one_torch_thread():
+    """The tensors are small: waking PyTorch's threads costs more than the copies."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def lab(request, device, one_torch_thread) -> Lab:
     """Seeded by the name of the test."""
     return Lab(device, zlib.crc32(request.node.nodeid.encode()))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from chip_lab import FLOATS, INTEGERS
-
 from opennpu.dialects.isa.table import ISA
 
 COMPARISONS = {
@@ -121,7 +120,9 @@ def test_an_integer_with_a_float_computes_in_f32(lab):
 def test_broadcast(lab, repeat):
     shape = lab.shape()
     a = lab.tile(shape, "f32", lab.randn(shape))
-    b = lab.tile(shape, "bf16", lab.randn([1 if d in repeat else n for d, n in enumerate(shape)]), repeat=repeat)
+    b = lab.tile(
+        shape, "bf16", lab.randn([1 if d in repeat else n for d, n in enumerate(shape)]), repeat=repeat
+    )
     dst = lab.tile(shape, "f32")
     want = a.values() - b.values().float()
     lab.run(lab.vector("v_binary", op="sub", dst=dst, a=a, b=b)).expect(dst, want)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from chip_lab import FLOATS, INTEGERS, TORCH_DTYPES
-
 from opennpu.dialects.isa.table import ISA
 
 EXACT = {
@@ -48,7 +47,9 @@ def test_every_operation_is_here():
 def test_exact(lab, op, dtype):
     shape = lab.shape()
     a, dst = lab.tile(shape, dtype, lab.values(dtype, shape)), lab.tile(shape, "f32")
-    want = EXACT[op](a.values().double()).float()  # one rounding to f32 of a value exact or rounded once in f64
+    want = EXACT[op](
+        a.values().double()
+    ).float()  # one rounding to f32 of a value exact or rounded once in f64
     lab.run(lab.vector("v_unary", op=op, dst=dst, a=a)).expect(dst, want)
 
 
@@ -56,7 +57,10 @@ def test_exact(lab, op, dtype):
 @pytest.mark.parametrize("op", APPROXIMATE)
 def test_approximate(lab, op, dtype):
     shape = (2, 3, 200)
-    a, dst = lab.tile(shape, "f32", lab.values("f32", shape), space="spm"), lab.tile(shape, dtype, space="spm")
+    a, dst = (
+        lab.tile(shape, "f32", lab.values("f32", shape), space="spm"),
+        lab.tile(shape, dtype, space="spm"),
+    )
     got = lab.run(lab.vector("v_unary", op=op, dst=dst, a=a))
     want = APPROXIMATE[op](a.values().double())
     absolute = 0 if lab.exact or op not in WITH_ABSOLUTE else ABSOLUTE
