@@ -37,7 +37,7 @@ class Case:
         only rolled loops name."""
         self.chip = Chip.load(chip)
         with load_all(ir.Context()), ir.Location.unknown():
-            module = _module(build, inputs, params or {}, ranges or {})
+            module = npu_module(build, inputs, params or {}, ranges or {})
             passes = [*PIPELINE["npu_tile"], *PIPELINE["npu_isa"]]
             run_pipeline(module, [self._stage(name) for name in passes])
             image = assemble(module, self.chip)
@@ -70,7 +70,8 @@ class Case:
         return Stage(name, own, {"chip": self.chip} if takes_chip else {})
 
 
-def _module(build, inputs, params, ranges) -> ir.Module:
+def npu_module(build, inputs, params, ranges) -> ir.Module:
+    """A module whose `@main` is what `build` makes of its inputs and params."""
     module = ir.Module.create()
     specs = {**inputs, **{name: (tuple(t.shape), _ELEMENT[t.dtype]) for name, t in params.items()}}
     types = [tensor_type([Sym.of(n) for n in shape], npu.element_type(e)) for shape, e in specs.values()]
