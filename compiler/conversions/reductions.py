@@ -75,7 +75,10 @@ def any_all(x, dims=None, keepdim=False, op=""):
 
 @converts("aten.var.correction")
 @converts("aten.std.correction", root=True)
+@converts("aten.var.dim")
+@converts("aten.std.dim", root=True)
 def variance(x, dims, correction, keepdim, root=False):
+    """`correction`: what is taken from the number of elements, None for 1; a bool as such."""
     axes = [normal_dim(d, rank(x)) for d in dims or range(rank(x))]
     count = static(num_elements(npu.dims(x)[a] for a in axes), "the number of elements")
     wide = as_float(x)

@@ -197,6 +197,7 @@ def _simplify(program: ExportedProgram) -> None:
     for node in list(graph.nodes):
         if node.target in IDENTITIES:
             node.replace_all_uses_with(node.args[0])
+            _rename_output(program, node.name, node.args[0].name)
         if node.target in CHECKS | IDENTITIES:
             graph.erase_node(node)
         elif _returns_list(node.target):
@@ -205,6 +206,12 @@ def _simplify(program: ExportedProgram) -> None:
     for spec in program.graph_signature.input_specs:
         if spec.kind is InputKind.CONSTANT_TENSOR and isinstance(spec.arg, TensorArgument):
             spec.kind, spec.persistent = InputKind.BUFFER, False
+
+
+def _rename_output(program: ExportedProgram, old: str, new: str) -> None:
+    for spec in program.graph_signature.output_specs:
+        if isinstance(spec.arg, TensorArgument) and spec.arg.name == old:
+            spec.arg = TensorArgument(new)
 
 
 def _returns_list(target: Any) -> bool:

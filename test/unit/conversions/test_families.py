@@ -1,0 +1,297 @@
+"""Every family of conversions against PyTorch, on random tensors with a dynamic extent."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conversion_harness import Program, check
+
+aten = torch.ops.aten
+ROWS = torch.export.Dim("R", min=3, max=64)
+
+
+def tensors(*shapes, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
+def rows(count):
+    """The dynamic_shapes of a Program of `count` arguments whose first extent is dynamic."""
+    return ({0: ROWS},) * count
+
+
+def check_rows(functions, shapes, dtype=torch.float32, tolerance=2e-6):
+    """Functions of tensors [5, …], exported with that extent dynamic and run with 5 and 3."""
+    arguments = tensors(*((5, *s) for s in shapes), dtype=dtype)
+    shorter = tensors(*((3, *s) for s in shapes), dtype=dtype, seed=1)
+    check(Program(functions), arguments, (rows(len(shapes)),), [shorter], tolerance)
+
+
+UNARY = [
+    torch.neg,
+    torch.abs,
+    torch.sign,
+    torch.square,
+    F.relu,
+    torch.exp,
+    lambda x: torch.log(x.abs() + 1),
+    lambda x: torch.sqrt(x.abs()),
+    lambda x: torch.rsqrt(x.abs() + 0.1),
+    lambda x: torch.reciprocal(x.abs() + 0.5),
+    torch.tanh,
+    torch.erf,
+    torch.sigmoid,
+    F.silu,
+    F.gelu,
+    lambda x: F.gelu(x, approximate="tanh"),
+    lambda x: F.leaky_relu(x, 0.1),
+    torch.sin,
+    torch.cos,
+    torch.floor,
+    torch.ceil,
+    torch.round,
+    torch.trunc,
+    F.hardtanh,
+]
+ARITHMETIC = [
+    lambda a, b: a + b,
+    lambda a, b: torch.add(a, b, alpha=0.5),
+    lambda a, b: a - b,
+    lambda a, b: torch.sub(a, b, alpha=3),
+    lambda a, b: 2 - a,
+    lambda a, b: torch.rsub(a, b, alpha=2),
+    lambda a, b: a * b * 3,
+    lambda a, b: a / (b.abs() + 1) / 3,
+    lambda a, b: torch.div(a, b.abs() + 0.5, rounding_mode="floor"),
+    lambda a, b: torch.div(a, b.abs() + 0.5, rounding_mode="trunc"),
+    lambda a, b: a**2 + b**3,
+    lambda a, b: a.abs() ** 0.5 + (b.abs() + 1) ** -0.5,
+    lambda a, b: (a.abs() + 1) ** -1 + (b.abs() + 1) ** 1.7 + a**1,
+    lambda a, b: (a.abs() + 1) ** b,
+    lambda a, b: torch.maximum(a, b),
+    lambda a, b: torch.minimum(a, b),
+    lambda a, b: a.clamp(-0.5, 0.5) + b.clamp(min=0) + b.clamp_max(1),
+    lambda a, b: a == b,
+    lambda a, b: (a != b) & (a < 0.5),
+    lambda a, b: (a > b) | (a >= 0),
+    lambda a, b: ~(a <= b),
+    lambda a, b: (a > 0) ^ (b > 0),
+    lambda a, b: torch.logical_and(a, b > 0),
+    lambda a, b: torch.logical_or(a > 0, b > 0),
+    lambda a, b: torch.logical_not(a),
+    lambda a, b: torch.where(a > b, a, b),
+    lambda a, b: torch.where(a > b, 1.0, b),
+    lambda a, b: torch.where(a > b, a, 0),
+    lambda a, b: a.masked_fill(b > 0, float("-inf")),
+    lambda a, b: torch.isnan(a) | torch.isinf(b),
+]
+PROMOTION = [
+    lambda x, n, m: x + n,  # bf16 with int64: bf16
+    lambda x, n, m: x + n.float(),
+    lambda x, n, m: n + 1.5,
+    lambda x, n, m: n / 2,
+    lambda x, n, m: n // 2,
+    lambda x, n, m: (n - 10) // 3,
+    lambda x, n, m: (n - 10) % 3,
+    lambda x, n, m: n * m,
+    lambda x, n, m: m + 1,
+    lambda x, n, m: m + 0.5,
+    lambda x, n, m: x * torch.tensor(2.0),  # a 0-d f32 does not widen bf16
+    lambda x, n, m: n.to(torch.int32) + n,
+    lambda x, n, m: n & 3,
+    lambda x, n, m: ~n,
+    lambda x, n, m: torch.sin(n),
+    lambda x, n, m: x.type_as(n.float()),
+    lambda x, n, m: x.float().to(x.dtype),
+    lambda x, n, m: n.bool(),
+    lambda x, n, m: torch.where(m, x, n),
+    lambda x, n, m: torch.cat([x, n.float()], 1),
+    lambda x, n, m: n.sum(1) + m.sum(1),
+]
+REDUCTIONS = [
+    lambda x: x.sum(-1),
+    lambda x: x.sum((1, 2), keepdim=True),
+    lambda x: x.sum(),
+    lambda x: x.mean(1),
+    lambda x: x.mean(),
+    lambda x: x.mean((-1, -2)),
+    lambda x: x.amax(1, keepdim=True),
+    lambda x: x.amin((1, 2)),
+    lambda x: x.max(2).values,
+    lambda x: x.max(1, keepdim=True).indices,
+    lambda x: x.max(),
+    lambda x: x.min(),
+    lambda x: x.argmax(-1),
+    lambda x: x.argmax(1, keepdim=True),
+    lambda x: x.argmax(),
+    lambda x: (x > 0).any(1),
+    lambda x: (x > -1).all(-1),
+    lambda x: (x > 0).any(),
+    lambda x: x.var(-1),
+    lambda x: x.std(-1, correction=0, keepdim=True),
+    lambda x: x.softmax(-1),
+    lambda x: x.softmax(1),
+    lambda x: x.log_softmax(-1),
+    lambda x: F.softmax(x, -1, dtype=torch.float32),
+]
+NORMS = [
+    lambda x, w, b: F.layer_norm(x, (6,), w[0], b[0]),
+    lambda x, w, b: F.layer_norm(x, (6,)),
+    lambda x, w, b: F.layer_norm(x, (4, 6), eps=1e-3),
+    lambda x, w, b: F.layer_norm(x, (6,), w[0]),
+    lambda x, w, b: aten.native_layer_norm(x, (6,), w[0], b[0], 1e-5)[0],
+    lambda x, w, b: F.rms_norm(x, (6,), w[0], 1e-6),
+    lambda x, w, b: F.rms_norm(x, (6,)),
+]
+VIEWS = [
+    lambda x: x.view(-1, 24),
+    lambda x: x.reshape(x.shape[0] * 4, 6),
+    lambda x: x.reshape(-1),
+    lambda x: x.flatten(1),
+    lambda x: x.unflatten(2, (2, -1)),
+    lambda x: x.unsqueeze(-1).squeeze(-1),
+    lambda x: x.unsqueeze(0).squeeze(),
+    lambda x: x.permute(2, 0, 1),
+    lambda x: x.transpose(0, -1),
+    lambda x: x[0].t(),
+    lambda x: x[0].T,
+    lambda x: x.unsqueeze(1).expand(-1, 3, -1, -1),
+    lambda x: x[:, :1].expand_as(x),
+    lambda x: x[:, 0].broadcast_to(2, x.shape[0], 6),
+    lambda x: x.repeat(1, 2, 3),
+    lambda x: x.repeat_interleave(2, 1),
+    lambda x: x[:, 1:3],
+    lambda x: x[:, :, ::2],
+    lambda x: x[:, -2:, 1:-1],
+    lambda x: x[1:],
+    lambda x: x[:-1],
+    lambda x: x[:, 2],
+    lambda x: x[:, -1],
+    lambda x: x.narrow(2, 1, 3),
+    lambda x: x.split(4, 2)[1],
+    lambda x: x.split([1, 3], 1)[1],
+    lambda x: torch.cat(x.chunk(3, -1), 1),
+    lambda x: sum(x.unbind(1)),
+    lambda x: torch.stack([x, x + 1], 1),
+    lambda x: torch.stack([x, x + 1], -1).flatten(-2),
+    lambda x: torch.cat([x, x[:, :0], x * 2], 1),
+    lambda x: torch.cat([x, x], 0),
+    lambda x: x.clone().contiguous().detach(),
+    lambda x: F.dropout(x, 0.5, training=False),
+]
+PRODUCTS = [
+    lambda a, b: a @ b[0],
+    lambda a, b: a @ b,
+    lambda a, b: torch.bmm(a, b),
+    lambda a, b: torch.mm(a[0], b[0]),
+    lambda a, b: a[:, 0] @ b[0],
+    lambda a, b: a @ b[0, :, 0],
+    lambda a, b: a[0, 0] @ b[0],
+    lambda a, b: a[0, 0] @ b[0, :, 0],
+    lambda a, b: a @ a.transpose(-1, -2),
+    lambda a, b: a.unsqueeze(1) @ b,
+    lambda a, b: F.linear(a, b[0].T),
+    lambda a, b: F.linear(a, b[0].T, b[0, 0]),
+    lambda a, b: F.linear(a[0, 0], b[0].T),
+    lambda a, b: torch.addmm(b[0, 0], a[0], b[0], beta=0.5, alpha=2),
+    lambda a, b: torch.baddbmm(b[:, :4], a, b),
+]
+INDEXING = [
+    lambda x, n: F.embedding(n, x[0]),
+    lambda x, n: x.index_select(1, n[0]),
+    lambda x, n: x.index_select(0, n[0]),
+    lambda x, n: x[n[0]],
+    lambda x, n: x[n],
+    lambda x, n: x[:, n[0]],
+    lambda x, n: x[..., n[0]],
+    lambda x, n: x[:, 0].gather(1, n),
+    lambda x, n: x.gather(1, n.unsqueeze(-1).expand(-1, -1, 6)),
+    lambda x, n: x[:, 0][n, n],
+    lambda x, n: x[:, 0][n[:, :1], n],
+    lambda x, n: x[n, n],
+    lambda x, n: x[torch.arange(x.shape[0]), n[:, 0]],
+    lambda x, n: x.flip(1, 2),
+]
+CREATION = [
+    lambda x: x[:, 0] + torch.arange(6),
+    lambda x: torch.arange(x.shape[0]),
+    lambda x: torch.arange(3, x.shape[0] + 7),
+    lambda x: torch.arange(0, 10, 3),
+    lambda x: torch.arange(0, 1, 0.25),
+    lambda x: torch.full((x.shape[0], 2), 1.5) + torch.zeros(2) + torch.ones(2),
+    lambda x: torch.full_like(x, 2) + torch.zeros_like(x) + torch.ones_like(x),
+    lambda x: x.new_zeros(3) + x.new_ones(3) + x.new_full((3,), 7),
+    lambda x: x * torch.scalar_tensor(2.0),
+    lambda x: x.tril(),
+    lambda x: x.triu(1),
+    lambda x: torch.ones(4, 4, dtype=torch.bool).tril(-1),
+]
+ATTENTION = [
+    lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v),
+    lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3),
+    lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m),
+    lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m > -1),
+    lambda q, k, v, m: F.scaled_dot_product_attention(q, k[:, :2], v[:, :2], enable_gqa=True),
+]
+
+
+def test_unary():
+    check_rows(UNARY, [(4, 6)])
+
+
+def test_unary_bf16():
+    check_rows(UNARY, [(4, 6)], torch.bfloat16)
+
+
+def test_arithmetic():
+    check_rows(ARITHMETIC, [(4, 6), (1, 6)])
+
+
+def test_promotion():
+    (x,) = tensors((5, 4), dtype=torch.bfloat16)
+    n = torch.arange(20).reshape(5, 4)
+    check(Program(PROMOTION), [x, n, n % 3 == 0], (rows(3),), [[x[:3], n[:3], n[:3] > 4]])
+
+
+def test_reductions():
+    check_rows(REDUCTIONS, [(4, 6)])
+
+
+def test_norms():
+    check_rows(NORMS, [(4, 6), (6,), (6,)])
+
+
+def test_views():
+    check_rows(VIEWS, [(4, 6)])
+
+
+def test_products():
+    check_rows(PRODUCTS, [(4, 6), (6, 6)])
+
+
+def test_indexing():
+    (x,) = tensors((5, 4, 6))
+    n = torch.arange(20).reshape(5, 4) % 3
+    check(Program(INDEXING), [x, n], (rows(2),), [[x[:4], n[:4]]])
+
+
+def test_creation():
+    check_rows(CREATION, [(4, 6)])
+
+
+def test_attention():
+    check_rows(ATTENTION, [(4, 7, 16), (4, 7, 16), (4, 7, 16), (1, 7, 7)])
+
+
+def test_patches():
+    """A convolution of patches side by side."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, 8, kernel_size=4, stride=4)
+    check(model, tensors((4, 3, 8, 12)), ({0: ROWS},), [tensors((5, 3, 8, 12))])
+
+
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 1, 1), (4, 2, 0)])
+def test_other_convolutions_are_refused(kernel, stride, padding):
+    from opennpu.dialects.diagnostics import CompileError
+
+    with pytest.raises(CompileError, match="convolution other than of patches"):
+        check(torch.nn.Conv2d(3, 8, kernel, stride, padding), tensors((1, 3, 8, 8)))
