@@ -48,7 +48,7 @@ def print_image(image: Image) -> str:
 def parse_assembly(text: str) -> Image:
     """The image of a text. Raises AssemblyError."""
     chip, kinds, locs, instructions = 0, [], [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         if not line or line.startswith(";"):
             continue

@@ -44,6 +44,13 @@ PIPELINE: dict[str, tuple[str, ...]] = {
 LEVELS = ("torch", *PIPELINE)
 
 
+def stage(name: str, chip: Chip) -> Stage:
+    """A pass of the pipeline, told the chip where it asks for one."""
+    own = registry.find(name)
+    takes_chip = own is not None and "chip" in inspect.signature(own.run).parameters
+    return Stage(name, own, {"chip": chip} if takes_chip else {})
+
+
 @dataclass
 class Compilation:
     """One run of the compiler, and what it learned on the way."""
@@ -55,17 +62,17 @@ class Compilation:
 
     def load(self, path: Path) -> Archive:
         """The archive at `path`. Raises CompileError."""
-        with self._stage("load"):
+        with self._timed("load"):
             return load_archive(path)
 
     def lower(self, archive: Archive, level: str = "npu_isa") -> ir.Module:
         """The module at a level of IR. Raises CompileError."""
-        with self._stage("torch"):
+        with self._timed("torch"):
             module = import_program(archive, load_all(ir.Context()))
         self._dump("torch", module)
         for name in LEVELS[1 : LEVELS.index(level) + 1]:
-            with self._stage(name), module.context, ir.Location.unknown():
-                run_pipeline(module, [self._pass(p) for p in PIPELINE[name]])
+            with self._timed(name), module.context, ir.Location.unknown():
+                run_pipeline(module, [stage(p, self.chip) for p in PIPELINE[name]])
             self._dump(name, module)
         return module
 
@@ -80,11 +87,11 @@ class Compilation:
 
         `written` is told the bytes of weights that are written, and of all.
         """
-        with self._stage("assemble"), module.context, ir.Location.unknown():
+        with self._timed("assemble"), module.context, ir.Location.unknown():
             program = assemble(module, self.chip)
             signature = {"chip": self.chip.to_dict(), **signature_of(module)}
         signature["model"] = dict(archive.metadata.get("model", {}))
-        with self._stage("weights"):
+        with self._timed("weights"):
             size = next(arg["bytes"] for arg in signature["args"] if arg["kind"] == "weights")
             values = tensors(archive.program)
             check_weights(signature["weights"], values)
@@ -93,13 +100,8 @@ class Compilation:
             write_model(output, program, signature, stream and _watched(stream, size, written), size)
         return Result(signature, len(program), complete, self.seconds)
 
-    def _pass(self, name: str) -> Stage:
-        own = registry.find(name)
-        takes_chip = own is not None and "chip" in inspect.signature(own.run).parameters
-        return Stage(name, own, {"chip": self.chip} if takes_chip else {})
-
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def _timed(self, name: str) -> Iterator[None]:
         self.progress(name)
         start = time.perf_counter()
         yield
