@@ -241,7 +241,7 @@ def _roll(layers: Layers, params: dict[ir.Value, str]) -> None:
         new = {"carried": carried, "param": stacked}
         for i, op in enumerate(first):
             block.append(op)
-            op.location = _common(op.location, layers.op(i, 1).location)
+            _name_all_layers(op, layers.op(i, 1))
             for j, old in enumerate(layers.body.reads[layers.start + i]):
                 if (i, j) in layers.sources:
                     kind, number = layers.sources[i, j]
@@ -274,6 +274,14 @@ def _set_read(op: ir.Operation, j: int, old: ir.Value, new: ir.Value) -> None:
         return ir.WalkResult.ADVANCE
 
     op.walk(visit)
+
+
+def _name_all_layers(op: ir.Operation, second: ir.Operation) -> None:
+    """The op's location, and those in its regions, stand for the second layer's ops too."""
+    op.location = _common(op.location, second.location)
+    for region, other in zip(op.regions, second.regions, strict=True):
+        for inner, twin in zip(region.blocks[0].operations, other.blocks[0].operations, strict=True):
+            _name_all_layers(inner.operation, twin.operation)
 
 
 def _common(a: ir.Location, b: ir.Location) -> ir.Location:
