@@ -4,7 +4,7 @@ from pathlib import Path
 
 from opennpu.dialects.isa.table import ISA
 
-SEQUENCER = (Path(__file__).parent / "test_sequencer.py").read_text()
+SEQUENCER = (Path(__file__).parent / "test_sequencer_instructions.py").read_text()
 
 
 def test_engine_instructions_have_a_file():
