@@ -140,7 +140,7 @@ def legalise(program: VectorProgram) -> None:
     for i, (node, view) in enumerate(program.outputs):
         data, strides = source(node), aligned_strides(view)
         repeated = any(strides.get(d, 0) != 0 and not varies for d, varies in patterns[data].items())
-        if repeated or data.kind == "iota" or (data.kind == "input" and _is_permuted(data.value)):
+        if repeated or (data.kind == "input" and _is_permuted(data.value)):
             program.outputs[i] = (program.spread(node, view.shape), view)
 
 
