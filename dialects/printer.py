@@ -32,6 +32,7 @@ class _Printer:
 
     def print_op(self, op: ir.Operation, depth: int) -> None:
         if op.name == "func.func":
+            self.names, self.taken = {}, set()
             self._name_arguments(op)
         text = self._head(op)
         if not any(len(region.blocks) for region in op.regions):

@@ -70,10 +70,7 @@ class Conversion:
     def convert(self, op: ir.Operation) -> None:
         """Builds what the operation becomes, or notes why it cannot be."""
         if op.name == "func.return":
-            if not self.problems:
-                ir.Operation.create(
-                    "func.return", operands=[self.values[v] for v in op.operands], loc=op.location
-                )
+            self._return(op)
             return
         arguments = [self.values[v] for v in op.operands]
         results = [POISON] * len(op.results)
@@ -90,6 +87,14 @@ class Conversion:
     def raise_problems(self) -> None:
         if self.problems:
             raise CompileError(*self.problems)
+
+    def _return(self, op: ir.Operation) -> None:
+        results = [self.values[v] for v in op.operands]
+        for i, value in enumerate(results):
+            if not isinstance(value, ir.Value | Poison):
+                self.problems.append(Problem(f"result {i} of the model is {value}, no tensor"))
+        if not self.problems:
+            ir.Operation.create("func.return", operands=results, loc=op.location)
 
     def _results(self, op: ir.Operation, arguments: list[Any]) -> list[Any]:
         if op.name.startswith("torch.constant."):
@@ -124,13 +129,24 @@ def constant(op: ir.Operation) -> Any:
 def argument_type(function: ir.Operation, index: int) -> ir.Type:
     """The tensor type of an argument: extents from `npu.dims`, where it has them."""
     argument = _block(function).arguments[index]
-    result = result_of(argument.type)
     described = function.attributes["arg_attrs"][index] if "arg_attrs" in function.attributes else {}
+    names = [described[key].value for key in ("npu.input", "npu.param") if key in described]
+    where = f"argument {' '.join(names) or index} of type {argument.type}"
+    try:
+        result = result_of(argument.type)
+    except Unsupported as reason:
+        raise CompileError(
+            Problem(f"{where}: {reason}", remedy=f"Use {', '.join(DTYPES.values())}.")
+        ) from None
+    if result is None:
+        raise CompileError(
+            Problem(f"{where} is no tensor", remedy="Make it a tensor or a constant of the model.")
+        )
     shape = result.shape
     if "npu.dims" in described:
         shape = [dim(Sym.of(extent.value)) for extent in described["npu.dims"]]
     if None in shape:
-        raise CompileError(f"argument {index} of @main, {argument.type}, has no npu.dims to name its extents")
+        raise CompileError(f"{where} has no npu.dims to name its extents")
     return tensor_type(shape, npu.element_type(result.dtype))
 
 

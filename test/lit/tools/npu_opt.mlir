@@ -3,7 +3,7 @@
 // RUN: not npu-opt %s --split-input-file --pass-pipeline='builtin.module(convert-torch-to-npu,func.func(cse),npu-canonicalize)' -o %t.both --mlir-print-ir-after-all 2>&1 | FileCheck %s --check-prefix=AFTER
 // RUN: not npu-opt %s --no-such-pass 2>&1 | FileCheck %s --check-prefix=UNKNOWN
 // RUN: not npu-opt %s --pass-pipeline='builtin.module(func.func(npu-canonicalize))' 2>&1 | FileCheck %s --check-prefix=NESTED
-// RUN: not npu-opt %s --npu-canonicalize=level=3 2>&1 | FileCheck %s --check-prefix=OPTION
+// RUN: not npu-opt %s --split-input-file --npu-canonicalize=level=3 2>&1 | FileCheck %s --check-prefix=OPTION
 // RUN: npu-opt %s --split-input-file | npu-opt --split-input-file --mlir-print-debuginfo | FileCheck %s --check-prefix=STDIN
 // Flags and pipelines, pieces of a file, expected diagnostics, printing after passes, errors.
 
@@ -25,7 +25,8 @@ func.func @main(%x: !torch.vtensor<[4],f32> {npu.input = "x"}) -> !torch.vtensor
 
 func.func @main(%x: !torch.vtensor<[4],f32> {npu.input = "x"}) -> !torch.vtensor<[4],f32> {
   %int0 = torch.constant.int 0
+  %none = torch.constant.none
   // expected-error@+1 {{operator aten.cumsum: there is no conversion for it}}
-  %0 = torch.aten.cumsum %x, %int0, %int0 : !torch.vtensor<[4],f32>, !torch.int, !torch.int -> !torch.vtensor<[4],f32>
+  %0 = torch.aten.cumsum %x, %int0, %none : !torch.vtensor<[4],f32>, !torch.int, !torch.none -> !torch.vtensor<[4],f32>
   return %0 : !torch.vtensor<[4],f32>
 }
