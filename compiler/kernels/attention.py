@@ -1,8 +1,8 @@
 """`npu.paged_attention`: exact attention over paged keys and values with an online softmax.
 
-Work items are (sequence, KV head, block of query rows). The G = heads / kv_heads query
-heads of a KV head share its keys, so a row is a (token, query head) pair and one
-stationary block of keys serves them all. Keys come in blocks aligned to absolute
+Work items are (sequence, group of query heads, block of tokens). The query heads of a
+group share a KV head, so a row is a (token, query head) pair and one stationary block of
+keys serves them all. Keys come in blocks aligned to absolute
 positions and in ascending order: a row's result depends on its own sequence only.
 
 Source: FlashAttention-2 (Dao 2023), PagedAttention (Kwon et al. 2023).
@@ -30,11 +30,12 @@ MINUS_INFINITY = float("-inf")
 class Shape:
     """Static parameters of one attention op on one chip.
 
-    `tokens` of a sequence form a block of `rows` = tokens·group query rows; keys come
-    `keys` at a time.
+    `group` query heads go together, `parts` groups share a KV head. `tokens` of a sequence
+    form a block of `rows` = tokens·group query rows; keys come `keys` at a time.
     """
 
-    kv_heads: int
+    groups: int
+    parts: int
     group: int
     d: int
     dv: int
@@ -51,20 +52,25 @@ class Shape:
     @staticmethod
     def of(chip: Chip, op: ir.OpView, dtype: str) -> "Shape":
         kv_heads, d, dv = op.kv_heads.value, op.head_dim.value, op.v_head_dim.value
-        group, keys, item = op.heads.value // kv_heads, chip.mx_n, ITEMSIZE[dtype]
+        shared, keys, item = op.heads.value // kv_heads, chip.mx_n, ITEMSIZE[dtype]
         acc_row = 4 * (keys + dv)
         spm_row = item * (d + keys + dv) + 4 * 4
         spm = chip.spm_bytes - 2 * keys * (d + dv) * item
         rows = min(chip.acc_bytes // acc_row, spm // spm_row, chip.mx_n)
-        return Shape(kv_heads, group, d, dv, dtype, max(1, rows // group), keys, chip.mx_k, chip.mx_n)
+        parts = next(
+            n for n in range(1, shared + 1) if shared % n == 0 and (shared // n <= rows or n == shared)
+        )
+        group = shared // parts
+        tokens = max(1, rows // group)
+        return Shape(kv_heads * parts, parts, group, d, dv, dtype, tokens, keys, chip.mx_k, chip.mx_n)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One work item at run time: `tokens` of `sequence` from token `first` of its queries."""
+    """One work item at run time: some tokens of a sequence, one group of query heads."""
 
     sequence: Index
-    head: Index
+    group: Index
     row: Index  # of the first token in q
     tokens: Index
     position: Index  # of the first token in its sequence
@@ -83,19 +89,19 @@ def emit_paged_attention(ctx: KernelContext, op: ir.OpView) -> None:
 
 @contextmanager
 def _items(b: TileBuilder, chip: Chip, shape: Shape, lens: View, starts: View) -> Iterator[Item]:
-    """Deals the items round-robin over heads and blocks, so that neighbours go to different cores."""
+    """Deals the items round-robin over groups and blocks, so that neighbours go to different cores."""
     with b.loop(0, b.sym(lens.shape[0])) as sequence:
         begin = b.load_scalar(b.address(starts, sequence), starts.dtype)
         count = b.load_scalar(b.address(starts, sequence + 1), starts.dtype) - begin
         length = b.load_scalar(b.address(lens, sequence), lens.dtype)
-        pieces = ceildiv(count, shape.tokens) * shape.kv_heads
+        pieces = ceildiv(count, shape.tokens) * shape.groups
         # The first piece of a sequence goes to core `sequence mod cores`.
         shift = (b.core() + sequence * (chip.cores - 1)) % chip.cores
         with b.loop(shift, pieces, chip.cores) as piece:
-            first = piece // shape.kv_heads * shape.tokens
+            first = piece // shape.groups * shape.tokens
             yield Item(
                 sequence,
-                piece % shape.kv_heads,
+                piece % shape.groups,
                 begin + first,
                 minimum(shape.tokens, count - first),
                 length - count + first,
@@ -162,7 +168,7 @@ def _gather_block(
     row = tile.strides[1]
     b.dma_gather(
         tile,
-        pool + b.arg("kv:head_stride") * item.head,
+        pool + b.arg("kv:head_stride") * (item.group // shape.parts),
         index=b.address(table, item.sequence, key // page),
         index_dtype=table.dtype,
         count=ceildiv(valid, page),
@@ -181,7 +187,7 @@ def _load_queries(b: TileBuilder, shape: Shape, item: Item, q: View) -> TileRef:
     """The item's rows of q, [token][query head of the group] by D."""
     tile = b.alloc((shape.rows, shape.d), shape.dtype)
     run = shape.group * tile.strides[1]
-    source = b.address(q, item.row, item.head * (shape.group * shape.d))
+    source = b.address(q, item.row, item.group * (shape.group * shape.d))
     b.dma_load(tile, source, (item.tokens,), run, (b.sym(q.strides[0]) * q.itemsize,), (run,))
     return tile
 
@@ -189,7 +195,7 @@ def _load_queries(b: TileBuilder, shape: Shape, item: Item, q: View) -> TileRef:
 def _store_rows(b: TileBuilder, shape: Shape, item: Item, o: View, tile: TileRef) -> None:
     """The mirror of _load_queries."""
     run = shape.group * tile.strides[1]
-    target = b.address(o, item.row, item.head * (shape.group * shape.dv))
+    target = b.address(o, item.row, item.group * (shape.group * shape.dv))
     b.dma_store(target, tile, (item.tokens,), run, (run,), (b.sym(o.strides[0]) * o.itemsize,))
 
 

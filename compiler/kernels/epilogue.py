@@ -7,6 +7,7 @@ from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.scalars import Index
 from opennpu.compiler.kernels.values import View
 from opennpu.dialects import npu
+from opennpu.dialects.symbols import Dim
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Epilogue:
 
     steps: tuple[str, ...] = ()
     extra: tuple[View, ...] = ()
-    gate_offset: int = 0
+    gate_offset: Dim = 0
 
     @property
     def accumulators(self) -> int:
@@ -74,5 +75,5 @@ class Epilogue:
 
     def _bias(self, b: TileBuilder, view: View, block: Block, half: int) -> TileRef:
         tile = b.alloc((block.nt,), view.dtype)
-        b.load(tile, view, (block.start[-1] + half * self.gate_offset,), (block.columns,))
+        b.load(tile, view, (block.start[-1] + b.sym(self.gate_offset) * half,), (block.columns,))
         return tile

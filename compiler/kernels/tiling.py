@@ -28,9 +28,9 @@ class MatmulTiling:
 
 
 def matmul_tiling(
-    chip: Chip, m: int | None, n: int | None, k: int | None, itemsize: int, nt: int, accumulators: int = 1
+    chip: Chip, m: int | None, k: int | None, itemsize: int, nt: int, accumulators: int = 1
 ) -> MatmulTiling:
-    """The tiling for extents of at most m, n, k (None: unbounded), elements of `itemsize` bytes.
+    """The tiling for at most m rows (None: unbounded), k (None: not static), elements of `itemsize` bytes.
 
     `accumulators` tiles of the product live at a time (two with a gate). Rows are bounded by
     the accumulator, and by the scratchpad: x once, stationary tiles, and f32-sized tiles of

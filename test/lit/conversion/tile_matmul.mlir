@@ -10,8 +10,8 @@
 // CHECK: layout\22: \22packed\22{{.*}}\22shape\22: [1536, 576]{{.*}}\22nt\22: 128, \22transpose\22: false, \22gate\22: false
 // CHECK: "npu_tile.kernel"
 // CHECK: %[[CORE:.*]] = "npu_tile.core"()
-// CHECK: %[[X:.*]] = "npu_tile.alloc"() : () -> memref<128x576xbf16, "spm">
 // CHECK: scf.for
+// CHECK: %[[X:.*]] = "npu_tile.alloc"() : () -> memref<128x576xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[X]],
 // CHECK: scf.for
 // CHECK: %[[ACC:.*]] = "npu_tile.alloc"() : () -> memref<128x128xf32, "acc">
@@ -59,8 +59,8 @@ module attributes {npu.symbols = {T = [1, 8]}} {
 //--- batched.mlir
 // CHECK-COUNT-1: "npu_tile.kernel"
 // CHECK-NOT: "npu_tile.kernel"
-// CHECK: %[[X:.*]] = "npu_tile.alloc"() : () -> memref<{{[0-9]+}}x64xbf16, "spm">
 // CHECK: scf.for
+// CHECK: %[[X:.*]] = "npu_tile.alloc"() : () -> memref<{{[0-9]+}}x64xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[X]],
 // CHECK: scf.for
 // CHECK: scf.for %[[K:.*]] = %
