@@ -40,6 +40,7 @@ $(VENV)/installed: $(VENV)/requirements pyproject.toml CMakeLists.txt runtime/CM
 
 demo: $(DEMO)/model.npu
 	npu-run $< --model-dir $(DEMO)/smollm2 --prompt "$(PROMPT)" --max-new-tokens $(TOKENS)
+	@cat $(DEMO)/compile.log
 
 $(DEMO)/smollm2/model.safetensors: | $(VENV)/installed
 	python -m opennpu.tools.fetch_demo_model --output $(@D)
@@ -48,7 +49,7 @@ $(DEMO)/model.pt: $(DEMO)/smollm2/model.safetensors | $(VENV)/installed
 	npu-export $(<D) --output $@
 
 $(DEMO)/model.npu: $(DEMO)/model.pt $(SOURCES) | $(VENV)/installed
-	npu-compile $< --output $@
+	npu-compile $< --output $@ > $(@D)/compile.log
 
 # ---- tests
 
@@ -63,7 +64,7 @@ lit: $(VENV)/installed
 	lit -v test/lit
 
 # The end-to-end tests use the demo's model.
-unit: $(DEMO)/model.pt
+unit: $(DEMO)/model.npu
 	python -m pytest -q test/unit test/e2e
 
 sanitize: $(VENV)/installed

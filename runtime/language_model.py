@@ -103,7 +103,7 @@ class LanguageModel:
             length = chunk.sequence.length + len(chunk.tokens)
             if length > self.context_length:
                 raise ProgramError(f"{length} tokens exceed the model's context of {self.context_length}")
-            missing.append(-(-length // page_size) - len(chunk.sequence.pages))
+            missing.append(max(0, -(-length // page_size) - len(chunk.sequence.pages)))
         if (total := sum(missing)) > self.pool.free_pages:
             raise KvPoolError(
                 f"the KV pool is too small: {total} more pages of {page_size} tokens are needed and "

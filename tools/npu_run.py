@@ -58,7 +58,7 @@ def run_language_model(program: Program, args: argparse.Namespace) -> None:
     for text in _stream_text(tokenizer, _timed(generated, times)):
         print(text, end="", flush=True)
     print()
-    _print_figures(program, len(prompt), start, times)
+    _print_figures(len(prompt), start, times)
 
 
 def run_tensors(program: Program, args: argparse.Namespace) -> None:
@@ -88,9 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("--max-new-tokens", type=int, default=64)
     text.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
     text.add_argument("--seed", type=int, help="make sampling repeatable")
-    text.add_argument(
-        "--kv-tokens", type=int, help="size of the KV pool; default: what is needed"
-    )
+    text.add_argument("--kv-tokens", type=int, help="size of the KV pool; default: what is needed")
     tensors = parser.add_argument_group("any other model")
     tensors.add_argument("--input", nargs="+", default=[], metavar="[NAME=]FILE.npy")
     tensors.add_argument("--output", nargs="+", default=[], metavar="[NAME=]FILE.npy")
@@ -142,10 +140,8 @@ def _timed(tokens: Iterator[int], times: list[float]) -> Iterator[int]:
         yield token
 
 
-def _print_figures(program: Program, prompt_tokens: int, start: float, times: list[float]) -> None:
+def _print_figures(prompt_tokens: int, start: float, times: list[float]) -> None:
     figures = []
-    if seconds := program.signature.model.get("compile_seconds"):
-        figures.append(f"compiled in {seconds:.1f} s")
     if times:
         figures.append(f"prefill {prompt_tokens / (times[0] - start):.1f} tok/s ({prompt_tokens} tokens)")
     if len(times) > 1:

@@ -1,7 +1,6 @@
 """SmolLM2 on the virtual chip against transformers, and the engines against each other."""
 
-import torch
-from conftest import Lab
+from lab import Lab
 from opennpu.runtime.language_model import Chunk
 from torch import Tensor
 

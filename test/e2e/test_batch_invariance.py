@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import Lab
+from lab import Lab
 from opennpu.runtime.language_model import CachedSequence, Chunk
 from torch import Tensor
 
