@@ -57,7 +57,7 @@ class _Printer:
             return self._function_head(op)
         results = ", ".join(self._name(r) for r in op.results)
         operands = ", ".join(self._name(v) for v in op.operands)
-        attributes = _show_attributes(op.attributes)
+        attributes = _show_attributes(op)
         types = ", ".join(show_type(r.type) for r in op.results)
         parts = [
             f"{results} =" if results else "",
@@ -118,13 +118,13 @@ def show_type(type_: ir.Type) -> str:
     return f"{type_.element_type}[{extents}]"
 
 
-def _show_attributes(attributes: ir.OpAttributeMap) -> str:
-    shown = []
-    for name in attributes:
-        attribute = attributes[name]
+def _show_attributes(op: ir.Operation) -> str:
+    shown, affine = [], op.name.startswith("npu_isa.")
+    for name in op.attributes:
+        attribute = op.attributes[name]
         if name in HIDDEN or _is(attribute, False):
             continue
-        shown.append(name if _is(attribute, True) else f"{name} = {show_attribute(attribute)}")
+        shown.append(name if _is(attribute, True) else f"{name} = {show_attribute(attribute, affine)}")
     return "{" + ", ".join(shown) + "}" if shown else ""
 
 
@@ -132,15 +132,15 @@ def _is(attribute: ir.Attribute, value: bool) -> bool:
     return isinstance(attribute, ir.BoolAttr) and attribute.value is value
 
 
-def show_attribute(attribute: ir.Attribute) -> str:
-    """Numbers and words without types and quotes."""
+def show_attribute(attribute: ir.Attribute, affine: bool = False) -> str:
+    """Numbers and words without types and quotes; `affine`: integer arrays are affine expressions."""
     match attribute:
         case ir.ArrayAttr():
-            return "[" + ", ".join(show_attribute(a) for a in attribute) + "]"
+            return "[" + ", ".join(show_attribute(a, affine) for a in attribute) + "]"
         case ir.DenseI64ArrayAttr():
-            return _show_affine(list(attribute))
+            return _show_affine(list(attribute)) if affine else str(list(attribute))
         case ir.DictAttr():
-            return "{" + ", ".join(f"{e.name} = {show_attribute(e.attr)}" for e in attribute) + "}"
+            return "{" + ", ".join(f"{e.name} = {show_attribute(e.attr, affine)}" for e in attribute) + "}"
         case ir.FloatAttr():
             return f"{attribute.value:.9g}"
         case ir.BoolAttr() | ir.IntegerAttr() | ir.StringAttr():

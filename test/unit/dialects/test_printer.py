@@ -44,6 +44,7 @@ def test_attributes_and_types():
             "{a = true}": "{a = True}",
         }
         for text, expected in shown.items():
-            assert show_attribute(ir.Attribute.parse(text)) == expected
+            assert show_attribute(ir.Attribute.parse(text), affine=True) == expected
+        assert show_attribute(ir.Attribute.parse("array<i64: 0, 512, 4>")) == "[0, 512, 4]"
         assert show_type(ir.Type.parse("tensor<?xf32>")) == "tensor<?xf32>"
         assert show_type(ir.Type.parse("memref<4x8xf32>")) == "memref<4x8xf32>"
