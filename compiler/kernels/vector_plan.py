@@ -15,9 +15,9 @@ from math import inf, prod
 from opennpu.compiler.kernels.values import ITEMSIZE
 from opennpu.compiler.kernels.vector_program import Node, VectorProgram
 from opennpu.compiler.kernels.views import Strided, collapse_groups, row_major
+from opennpu.compiler.tile_ir import ALIGN
 from opennpu.dialects.symbols import Dim, Ranges, Sym, num_elements
 
-ALIGN = 64  # bytes: buffers start at a multiple of a burst
 BURST = 64  # elements: a DMA run worth having, and the grain of a share of a row
 MAX_WIDE = 3  # dimensions of a vector instruction
 
@@ -109,7 +109,7 @@ class Plan:
 
 def make_plan(program: VectorProgram, ranges: Ranges, cores: int, spm_bytes: int) -> Plan:
     """Chooses axes, tiles and buffers. DoesNotFit when a row is too long for scratchpad."""
-    legalise(program)
+    _legalise(program)
     plan = _axes(program, ranges)
     _split(plan, cores)
     for copies in (2, 1):  # room to load one tile while computing on another, where it can be had
@@ -134,7 +134,7 @@ def aligned_strides(view: Strided) -> dict[int, Dim]:
 # ---- axes
 
 
-def legalise(program: VectorProgram) -> None:
+def _legalise(program: VectorProgram) -> None:
     """Outputs that repeat a value, or lie in another order than their source, get a copy of it."""
     patterns = _domain_patterns(program)
     for i, (node, view) in enumerate(program.outputs):

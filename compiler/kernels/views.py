@@ -88,15 +88,6 @@ def unsqueeze(view: V, d: int) -> V:
     )
 
 
-def squeeze(view: V, d: int) -> V:
-    """Drops dimension d, of extent 1."""
-    if view.shape[d] != 1:
-        raise ValueError(f"dimension {d} of {view.shape} is not of extent 1")
-    return replace(
-        view, shape=view.shape[:d] + view.shape[d + 1 :], strides=view.strides[:d] + view.strides[d + 1 :]
-    )
-
-
 def broadcast(view: V, shape: Sequence[Dim]) -> V:
     """Repeats dimensions of extent 1, and missing leading ones, by stride 0 (numpy's rules)."""
     missing = len(shape) - view.rank
@@ -166,11 +157,3 @@ def collapse_groups(
         else:
             groups.append((d,))
     return groups
-
-
-def last_element(view: Strided) -> Dim:
-    """The greatest element offset that a view with non-negative strides touches (none empty)."""
-    total: Dim = view.offset
-    for extent, stride in zip(view.shape, view.strides, strict=True):
-        total = plus(total, times(plus(extent, -1), stride))
-    return total

@@ -257,6 +257,22 @@ def test_fused_reduction_may_drop_its_dimension_at_the_end(kernel_of):
     close(kernel({"T": 6}, x=x)[0], x.argmax(-1))
 
 
+def test_reductions_of_repeated_values(kernel_of):
+    """Along a dimension that was repeated, or has extent 1, beside others that are longer."""
+
+    def build(x, y):
+        wide = npu.broadcast_to(x, [npu.dims(x)[0], 8])
+        sums = npu.binary("add", npu.reduce("sum", wide, 1, True), npu.reduce("sum", x, 1, True))
+        return npu.softmax(wide), npu.binary("mul", sums, y), npu.reduce("argmax", x, 1)
+
+    specs = {"x": (["T", 1], "f32"), "y": (["T", 8], "f32")}
+    x, y = random((5, 1), "f32"), random((5, 8), "f32", 1)
+    softmax, product, first = kernel_of(build, specs, {"T": (0, 64)})({"T": 5}, x=x, y=y)
+    close(softmax, torch.full((5, 8), 1 / 8))
+    close(product, 9 * x * y)
+    close(first, torch.zeros(5, dtype=torch.int64))
+
+
 def test_columns_are_tiled_when_no_row_is_needed_whole(kernel_of):
     specs = {"a": ([3, 300_000], "bf16"), "b": ([300_000], "bf16")}
     a, b = random((3, 300_000), "bf16"), random((300_000,), "bf16", 1)
