@@ -56,8 +56,9 @@ def good(lab: Lab, name: str) -> Instruction:
 
 def run(lab: Lab, instruction: Instruction) -> None:
     load = [good(lab, "mx_load")] if instruction.name == "mx_mul" else []
-    lab.memory["spm"].zero_()  # the indices of v_gather
-    lab.run(*load, instruction, hbm=(lab.bytes(4096), torch.zeros(3, dtype=torch.int64).view(torch.uint8)))
+    for data in lab.memory.values():
+        data.zero_()  # the indices of v_gather
+    lab.run(*load, instruction, hbm=(lab.bytes(16384), torch.zeros(3, dtype=torch.int64).view(torch.uint8)))
 
 
 ENGINE = [spec.name for spec in ISA.engine_instructions]
