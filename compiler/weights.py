@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.runtime.chip import Chip
-from torch.nn.functional import pad
 
 Buffer = bytes | memoryview
 
@@ -59,7 +58,7 @@ def segment(
 
 
 def _rows(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[Buffer]:
-    yield _bytes(tensors[entry["names"][0]])
+    yield _contiguous(_numpy(tensors[entry["names"][0]]))
 
 
 def _table(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[Buffer]:
@@ -71,35 +70,46 @@ def _packed(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Ite
 
     A pair is moved as one wide word.
     """
-    w = tensors[entry["names"][0]]
+    w = _numpy(tensors[entry["names"][0]])
     w = w.T if entry["transpose"] else w
     nt, pair = entry["nt"], chip.pair if entry["dtype"] == "bf16" else 1
-    word = _WORDS[pair * w.element_size()]
+    word = np.dtype(f"u{pair * w.itemsize}")
     depth = chip.mx_k // pair
     for rows in _column_tiles(w, nt, entry["gate"]):
-        rows = pad(rows, (0, -rows.shape[1] % pair, 0, nt - rows.shape[0])).contiguous()
-        strips = rows.view(word).reshape(nt // chip.strip, chip.strip, -1)
+        strips = _padded(rows, nt, pair).view(word).reshape(nt // chip.strip, chip.strip, -1)
         full = strips.shape[2] // depth * depth
-        blocks = strips[:, :, :full].unflatten(2, (-1, depth)).permute(2, 0, 3, 1)
-        yield _bytes(blocks)
+        blocks = strips[:, :, :full].reshape(*strips.shape[:2], -1, depth).transpose(2, 0, 3, 1)
+        yield _contiguous(blocks)
         if full < strips.shape[2]:
-            last = strips[:, :, full:].transpose(1, 2).reshape(-1)
-            yield _bytes(pad(last, (0, depth * nt - last.numel())))
+            last = _contiguous(strips[:, :, full:].transpose(0, 2, 1))
+            yield last
+            yield bytes(depth * nt * word.itemsize - len(last))
 
 
-_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+def _padded(rows: np.ndarray, height: int, pair: int) -> np.ndarray:
+    """The rows with zeros below, up to `height` of them, and behind, up to whole pairs."""
+    n, k = rows.shape
+    padded = np.zeros((height, k + -k % pair), rows.dtype)
+    padded[:n, :k] = rows
+    return padded
 
 
-def _column_tiles(w: torch.Tensor, nt: int, gate: bool) -> Iterator[torch.Tensor]:
+def _column_tiles(w: np.ndarray, nt: int, gate: bool) -> Iterator[np.ndarray]:
     """Rows of w [N][K] by nt, the last short; with `gate` the halves of N take turns."""
-    halves = w.chunk(2) if gate else (w,)
+    halves = np.split(w, 2) if gate else (w,)
     for n in range(0, len(halves[0]), nt):
         for half in halves:
             yield half[n : n + nt]
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The bits of a tensor: unsigned integers of its element size."""
+    bits = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}[tensor.element_size()]
+    return tensor.detach().contiguous().view(bits).numpy()
+
+
+def _contiguous(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 _LAYOUTS = {"rows": _rows, "packed": _packed, "table": _table}
