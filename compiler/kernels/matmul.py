@@ -13,7 +13,7 @@ from opennpu.compiler.kernels.context import KernelContext
 from opennpu.compiler.kernels.epilogue import Block, Epilogue
 from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
 from opennpu.compiler.kernels.tiling import MatmulTiling, column_tile, matmul_tiling, share, upper_bound
-from opennpu.compiler.kernels.values import View
+from opennpu.compiler.kernels.values import View, view_type
 from opennpu.compiler.kernels.weights import Packing
 from opennpu.dialects.symbols import Dim, Sym, dim, num_elements
 from opennpu.runtime.chip import Chip
@@ -23,15 +23,14 @@ from torch_mlir import ir
 def emit_matmul(ctx: KernelContext, op: ir.OpView) -> None:
     """x[…,M,K] · w → y[…,M,N] with the op's epilogue."""
     if ctx.is_param(op.w) and len(ctx.param(op.w).shape) == 2:
-        product = _packed(ctx, op)
-        name, weights = "matmul_packed", product.w
+        name, product = "matmul_packed", _packed(ctx, op)
     else:
-        product = _batched(ctx, op)
-        name, weights = "matmul_batched", ctx.view(op.w)
+        name, product = "matmul_batched", _batched(ctx, op)
     *batch, m, k = product.x.shape
     columns = product.y.shape[-1] * product.epilogue.accumulators
     flops = dim(2 * Sym.of(num_elements(batch)) * m * k * columns)
-    nbytes = dim(Sym.of(product.x.bytes) + weights.bytes + product.y.bytes)
+    weights = Sym.of(num_elements(view_type(op.w)[0])) * product.x.itemsize
+    nbytes = dim(weights + product.x.bytes + product.y.bytes)
     with ctx.kernel(op, name, flops, nbytes) as b:
         product.emit(b)
 

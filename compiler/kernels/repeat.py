@@ -67,7 +67,7 @@ def _stage(ctx: KernelContext, op: ir.OpView, view: View) -> View:
 def _is_dead_before(argument: ir.Value, value: ir.Value, body: ir.Block) -> bool:
     """Whether the last use of `argument`, or of a view of it, stands before the op that makes `value`."""
     order = {op.operation: i for i, op in enumerate(body.operations)}
-    made = order.get(value.owner if isinstance(value.owner, ir.Operation) else None, -1)
+    made = -1 if isinstance(value.owner, ir.Block) else order.get(value.owner.operation, -1)
     pending, last = [argument], -1
     while pending:
         for use in pending.pop().uses:
