@@ -19,7 +19,7 @@
 // CHECK-NEXT: "npu_tile.mx_load"
 // CHECK-NEXT: "npu_tile.set_flag"(%[[FREE]]) {queue = "matrix"}
 // CHECK-NEXT: "npu_tile.mx_mul"
-// CHECK-NEXT: }
+// CHECK-NEXT: {{^ *[}]$}}
 // CHECK-NEXT: "npu_tile.set_flag"(%[[DONE:.*]]) {queue = "matrix"}
 // CHECK-NEXT: "npu_tile.wait_flag"(%[[DONE]]) {queue = "vector"}
 // CHECK-NEXT: "npu_tile.wait_flag"(%[[LOADED]]) {queue = "vector"}
@@ -28,7 +28,7 @@
 // CHECK-NEXT: "npu_tile.wait_flag"(%[[READY]]) {queue = "store"}
 // CHECK-NEXT: "npu_tile.dma_store"
 // CHECK-NEXT: "npu_tile.set_flag"(%[[STORED]]) {queue = "store"}
-// CHECK-NEXT: }
+// CHECK-NEXT: {{^ *[}]$}}
 // The drains.
 // CHECK-COUNT-4: "npu_tile.wait_flag"({{.*}}) {queue = "load"}
 // CHECK-NEXT: })
