@@ -31,6 +31,7 @@ from opennpu.compiler.kernels.weights import Packing, WeightSegment
 from opennpu.compiler.kernels.workspace import Workspace
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.isa.table import DTYPE_BYTES
+from opennpu.dialects.locations import describe
 from opennpu.dialects.symbols import Dim, Ranges, Sym, dim, num_elements
 from opennpu.runtime.chip import Chip
 from torch_mlir import ir
@@ -189,7 +190,7 @@ class KernelContext:
             with ir.InsertionPoint(kernel.regions[0].blocks.append()):
                 yield self.builder
         cost = {"flops": str(self.repeats * Sym.of(flops)), "bytes": str(self.repeats * Sym.of(bytes))}
-        self.report.append({"kernel": name, "source": source, "location": str(op.location), **cost})
+        self.report.append({"kernel": name, "source": source, "location": describe(op.location), **cost})
 
     def load_arguments(self) -> None:
         """Makes the ops that read the launch arguments, for the whole function to use."""
