@@ -32,6 +32,7 @@ from opennpu.compiler.kernels.workspace import Workspace
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.isa.table import DTYPE_BYTES
 from opennpu.dialects.locations import describe
+from opennpu.dialects.locations import describe
 from opennpu.dialects.symbols import Dim, Ranges, Sym, dim, num_elements
 from opennpu.runtime.chip import Chip
 from torch_mlir import ir
@@ -77,7 +78,7 @@ class KernelContext:
             emit = self.emitters.get(op.operation.name)
             if emit is None:
                 remedy = "no kernel is written for this op"
-                raise CompileError(Problem(f"cannot lower '{op.operation.name}'", str(op.location), remedy))
+                raise CompileError(Problem(f"cannot lower '{op.operation.name}'", describe(op.location), remedy))
             with op.location:
                 emit(self, op)
             self.finish(op)

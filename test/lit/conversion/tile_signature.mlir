@@ -1,6 +1,7 @@
 // RUN: split-file %s %t
 // RUN: npu-opt %t/slots.mlir --convert-npu-to-tile | FileCheck %t/slots.mlir
 // RUN: not npu-opt %t/no_main.mlir --convert-npu-to-tile 2>&1 | FileCheck %t/no_main.mlir
+// RUN: not npu-opt %t/no_kernel.mlir --convert-npu-to-tile --allow-unregistered-dialect 2>&1 | FileCheck %t/no_kernel.mlir
 
 // Launch arguments in order; the second and the fourth intermediate share a slot, so two
 // slots of 512 bytes a token are enough; the last op writes the output itself.
@@ -27,4 +28,13 @@ module attributes {npu.symbols = {T = [1, 4096]}} {
 //--- no_main.mlir
 // CHECK: the module has no function @main
 module {
+}
+
+//--- no_kernel.mlir
+// CHECK: cannot lower 'test.op'
+// CHECK-NEXT: at {{.*}}model.head
+// CHECK-NEXT: no kernel is written for this op
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = "test.op"(%x) : (tensor<4xf32>) -> tensor<4xf32> loc("model.head")
+  return %0 : tensor<4xf32>
 }
