@@ -19,20 +19,36 @@ ONPU_FMA_CLONES void multiply_add_row(float* acc, float x, const float* w, int64
   for (int64_t j = 0; j < n; ++j) acc[j] = __builtin_fmaf(x, w[j], acc[j]);
 }
 
-/// Byte offset of element (i, j) of the tile in scratchpad.
-int64_t tile_offset(const npu_chip_desc& chip, const isa::MxLoad& op, int64_t i, int64_t j) {
-  const int64_t size = dtype_size(op.dtype);
-  switch (static_cast<isa::Layout>(op.layout)) {
-    case isa::Layout::Kn:
-      return i * op.stride + j * size;
-    case isa::Layout::Nk:
-      return j * op.stride + i * size;
-    case isa::Layout::Packed:
-      break;
+/// Where element (i, j) of the tile lies in scratchpad: byte row(i) + column(j), whatever the layout.
+struct TileMap {
+  const isa::MxLoad& op;
+  int64_t strip, pair, size;
+
+  TileMap(const npu_chip_desc& chip, const isa::MxLoad& op)
+      : op(op), strip(chip.strip), pair(packed_pair(chip, op.dtype)), size(dtype_size(op.dtype)) {}
+
+  int64_t row(int64_t i) const {
+    switch (static_cast<isa::Layout>(op.layout)) {
+      case isa::Layout::Kn:
+        return op.src + i * op.stride;
+      case isa::Layout::Nk:
+        return op.src + i * size;
+      default:
+        return op.src + (i / pair * strip * pair + i % pair) * size;
+    }
   }
-  const int64_t strip = chip.strip, pair = packed_pair(chip, op.dtype);
-  return j / strip * op.stride + ((i / pair * strip + j % strip) * pair + i % pair) * size;
-}
+
+  int64_t column(int64_t j) const {
+    switch (static_cast<isa::Layout>(op.layout)) {
+      case isa::Layout::Kn:
+        return j * size;
+      case isa::Layout::Nk:
+        return j * op.stride;
+      default:
+        return j / strip * op.stride + j % strip * pair * size;
+    }
+  }
+};
 
 }  // namespace
 
@@ -40,10 +56,13 @@ void run(Core& core, const isa::MxLoad& op) {
   MatrixUnit& unit = matrix_unit(core);
   unit.shape = {op.k, op.n, op.dtype};
   unit.tile.resize(op.k * op.n);
-  for (int64_t i = 0; i < op.k; ++i)
-    for (int64_t j = 0; j < op.n; ++j)
-      unit.tile[i * op.n + j] =
-          load_float(op.dtype, core.memory.spm + op.src + tile_offset(core.chip, op, i, j));
+  const TileMap map(core.chip, op);
+  std::vector<int64_t> columns(op.n);
+  for (int64_t j = 0; j < op.n; ++j) columns[j] = map.column(j);
+  for (int64_t i = 0; i < op.k; ++i) {
+    const std::byte* row = core.memory.spm + map.row(i);
+    for (int64_t j = 0; j < op.n; ++j) unit.tile[i * op.n + j] = load_float(op.dtype, row + columns[j]);
+  }
 }
 
 void run(Core& core, const isa::MxMul& op) {
