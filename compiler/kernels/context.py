@@ -32,7 +32,6 @@ from opennpu.compiler.kernels.workspace import Workspace
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.isa.table import DTYPE_BYTES
 from opennpu.dialects.locations import describe
-from opennpu.dialects.locations import describe
 from opennpu.dialects.symbols import Dim, Ranges, Sym, dim, num_elements
 from opennpu.runtime.chip import Chip
 from torch_mlir import ir
@@ -77,8 +76,8 @@ class KernelContext:
         for op in list(block.operations)[:-1]:
             emit = self.emitters.get(op.operation.name)
             if emit is None:
-                remedy = "no kernel is written for this op"
-                raise CompileError(Problem(f"cannot lower '{op.operation.name}'", describe(op.location), remedy))
+                what, remedy = f"cannot lower '{op.operation.name}'", "no kernel is written for this op"
+                raise CompileError(Problem(what, describe(op.location), remedy))
             with op.location:
                 emit(self, op)
             self.finish(op)
