@@ -150,13 +150,13 @@ def _bounds(limits) -> tuple[int, int | None]:
     """torch.export's range with 2 as the least bound widened to 1.
 
     torch.export traces with extents of at least 2, because 0 and 1 broadcast; it reports
-    that as the lower bound when the user gave none. Nothing here depends on it.
+    that as the lower bound of what the user called just dynamic. Nothing here depends on it.
     """
     if limits is None:
         return 1, None
     lower = int(limits.lower)
     upper = None if limits.upper > 2**60 else int(limits.upper)
-    return (1 if lower <= 2 else lower), upper
+    return (1 if lower == 2 else lower), upper
 
 
 def _extent_text(input_name: str, extent: sympy.Expr) -> str:
