@@ -99,6 +99,7 @@ using ConstHostBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb:
 // A stream, and the Python objects that its queued work uses.
 struct PyStream : StreamHandle {
   using StreamHandle::StreamHandle;
+  ~PyStream() { close(); }  // before what the work uses goes away
 
   void synchronize() {
     std::vector<nb::object> done;

@@ -70,9 +70,15 @@ struct StreamHandle {
   explicit StreamHandle(DevicePtr d) : device(std::move(d)) {
     device->driver.check(device->driver->stream_create(device->device, &stream));
   }
-  ~StreamHandle() { device->driver->stream_destroy(stream); }
+  ~StreamHandle() { close(); }
   StreamHandle(const StreamHandle&) = delete;
   StreamHandle& operator=(const StreamHandle&) = delete;
+
+  // Waits for the work and destroys the stream.
+  void close() {
+    if (stream != nullptr) device->driver->stream_destroy(stream);
+    stream = nullptr;
+  }
 
   DevicePtr device;
   npu_stream stream = nullptr;

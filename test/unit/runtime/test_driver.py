@@ -180,6 +180,18 @@ def test_objects_in_use_live_until_synchronisation(device):
     stream.synchronize()
 
 
+def test_a_dropped_stream_finishes_its_work_first(device):
+    target = device.alloc(ROWS * ROW)
+    for i in range(20):
+        source = device.alloc(ROWS * ROW)
+        source.numpy()[:] = i
+        stream = device.stream()
+        for _ in range(5):
+            stream.launch(device.load(copy_program()), arguments(source, target))
+        del source, stream
+        assert np.all(target.numpy() == i)
+
+
 def test_programs_and_streams_of_different_devices(device, job):
     other = Device("npu1-lite", engine="reference", hbm_bytes=1 << 20)
     fails(lambda: other.stream().launch(job[0], []), "different devices", "invalid_argument")
