@@ -80,10 +80,7 @@ def _packed(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Ite
         full = strips.shape[2] // depth * depth
         blocks = strips[:, :, :full].reshape(*strips.shape[:2], -1, depth).transpose(2, 0, 3, 1)
         yield _contiguous(blocks)
-        if full < strips.shape[2]:
-            last = _contiguous(strips[:, :, full:].transpose(0, 2, 1))
-            yield last
-            yield bytes(depth * nt * word.itemsize - len(last))
+        yield _contiguous(strips[:, :, full:].transpose(0, 2, 1))
 
 
 def _padded(rows: np.ndarray, height: int, pair: int) -> np.ndarray:

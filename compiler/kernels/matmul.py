@@ -111,7 +111,7 @@ class PackedProduct(Product):
 
     def _load_weights(self, b: TileBuilder, block: tuple[Index, Index], depth: Index, width: Index) -> None:
         """Makes one block stationary: one contiguous burst, `depth` rounded up to whole pairs."""
-        pair = self.chip.pair if self.w.dtype == "bf16" else 1
+        pair = self.packing.pair
         strip = ceildiv(depth, pair) * (pair * self.chip.strip * self.w.itemsize)
         tile = b.alloc((self.packing.block,), self.w.dtype)
         b.dma_load(tile, b.address(self.w, *block), (), strip * (self.packing.nt // self.chip.strip), (), ())
@@ -128,9 +128,10 @@ def _packed(ctx: KernelContext, op: ir.OpView) -> PackedProduct:
     halves = epilogue.accumulators
     nt, rows = column_tile(ctx.chip, n // halves), upper_bound(x.shape[0], ctx.ranges)
     tiling = matmul_tiling(ctx.chip, rows, k, x.itemsize, nt, halves)
-    packing = Packing(n, k, nt, tiling.kt, transpose=not transposed, gate=halves == 2)
-    blocks = (packing.tiles, packing.k_tiles, packing.block)
-    w = View.contiguous(ctx.packed(op.w, packing), blocks, x.dtype)
+    pair = ctx.chip.pair if x.dtype == "bf16" else 1
+    packing = Packing(n, k, nt, tiling.kt, pair, transpose=not transposed, gate=halves == 2)
+    shape, strides = (packing.tiles, packing.k_tiles, packing.block), (packing.column, packing.block, 1)
+    w = View(shape, strides, base=ctx.packed(op.w, packing), dtype=x.dtype)
     return PackedProduct(ctx.chip, x, y, tiling, epilogue, w, packing)
 
 

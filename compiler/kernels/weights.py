@@ -14,7 +14,8 @@ ALIGN = 64
 class Packing:
     """Layout `packed` of a matrix y = x·Wᵀ, W [N][K]: matrix-unit tiles in the order they are read.
 
-    Blocks [n tile][k tile] lie `block` elements apart. `transpose`: the parameter is [K][N].
+    Column tiles lie `column` elements apart, and in each the k tiles `block`; the last one of a
+    column is as short as K makes it. `transpose`: the parameter is [K][N].
     `gate`: its first N/2 columns and its second are interleaved tile by tile.
     """
 
@@ -22,6 +23,7 @@ class Packing:
     k: int
     nt: int
     kt: int
+    pair: int
     transpose: bool = False
     gate: bool = False
 
@@ -40,8 +42,12 @@ class Packing:
         return self.kt * self.nt
 
     @property
+    def column(self) -> int:
+        return -(-self.k // self.pair) * self.pair * self.nt
+
+    @property
     def elements(self) -> int:
-        return self.tiles * self.k_tiles * self.block
+        return self.tiles * self.column
 
 
 @dataclass

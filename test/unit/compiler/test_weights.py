@@ -19,7 +19,7 @@ def reference_pack(w: np.ndarray, nt: int, gate: bool, pair: int) -> np.ndarray:
         for k0 in range(0, w.shape[1], CHIP.mx_k):
             depth = min(CHIP.mx_k, w.shape[1] - k0)
             kt = -(-depth // pair) * pair
-            block = np.zeros(CHIP.mx_k * nt, w.dtype)
+            block = np.zeros(kt * nt, w.dtype)
             for n in range(tile.shape[0]):
                 for k in range(depth):
                     strip = n // CHIP.strip * (kt // pair) + k // pair
