@@ -59,14 +59,18 @@ std::byte* check_memory(const Core& core, isa::Space space, const Extent& extent
   return spm ? core.memory.spm : core.memory.acc;
 }
 
+void check_aligned(int64_t address_and_strides, int64_t dtype) {
+  if (address_and_strides % dtype_size(dtype) != 0) {
+    throw Trap{std::string("the address or a stride of an operand is not a multiple of its element size (") +
+               isa::kDtypeNames[dtype] + ")"};
+  }
+}
+
 std::byte* check_tile(const Core& core, const isa::Tile& tile, int64_t d0, int64_t d1, int64_t d2) {
   const Extent extent = tile_extent(tile, d0, d1, d2);
   if (extent.empty()) return nullptr;
   std::byte* base = check_memory(core, static_cast<isa::Space>(tile.space), extent);
-  if ((tile.addr | tile.s0 | tile.s1 | tile.s2) % dtype_size(tile.dtype) != 0) {
-    throw Trap{std::string("address or strides of a tile are not multiples of its element size (") +
-               isa::kDtypeNames[tile.dtype] + " at " + hex(tile.addr) + ")"};
-  }
+  check_aligned(tile.addr | tile.s0 | tile.s1 | tile.s2, tile.dtype);
   return base + tile.addr;
 }
 

@@ -45,6 +45,9 @@ Extent tile_extent(const isa::Tile& tile, int64_t d0, int64_t d1, int64_t d2);
 // that `extent` lies within it. An empty extent passes. Throws Trap.
 std::byte* check_memory(const Core& core, isa::Space space, const Extent& extent);
 
+// Throws Trap unless address and strides, or-ed together, are multiples of the element size.
+void check_aligned(int64_t address_and_strides, int64_t dtype);
+
 // Checks the whole tile, and that its address and strides are multiples of its element size;
 // returns the host address of element (0, 0, 0), nullptr for an empty tile.
 std::byte* check_tile(const Core& core, const isa::Tile& tile, int64_t d0, int64_t d1, int64_t d2);

@@ -104,13 +104,15 @@ void NativeEngine::execute(Core& core, const isa::MxMul& op) const {
   const Extent acc = strided_extent(op.dst, w.n() * 4, {{op.rows, op.dst_stride}});
   const std::byte* spm = check_memory(core, isa::Space::Spm, x);
   std::byte* accumulator = check_memory(core, isa::Space::Acc, acc);
+  if (!x.empty()) check_aligned(op.src | op.src_stride, int64_t(w.dtype()));
   if (acc.empty()) return;
+  check_aligned(op.dst | op.dst_stride, int64_t(isa::Dtype::F32));
   const Multiply call{w.strips(),
                       w.strip_stride(),
                       w.k(),
                       w.n(),
-                      spm + op.src,
-                      op.src_stride,
+                      x.empty() ? spm : spm + op.src,  // with k = 0 they may be anything
+                      x.empty() ? 0 : op.src_stride,
                       op.rows,
                       accumulator + op.dst,
                       op.dst_stride,

@@ -60,6 +60,7 @@ void Stationary::load(const Core& core, const isa::MxLoad& op) {
                " on a matrix unit of " + std::to_string(chip.mx_k) + " × " + std::to_string(chip.mx_n)};
   const Extent extent = source_extent(op, chip);
   const std::byte* spm = check_memory(core, isa::Space::Spm, extent);
+  if (!extent.empty()) check_aligned(op.src | op.stride, op.dtype);
   k_ = op.k;
   n_ = op.n;
   dtype_ = isa::Dtype(op.dtype);

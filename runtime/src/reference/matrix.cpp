@@ -72,7 +72,7 @@ void run(Core& core, const isa::MxMul& op) {
   std::vector<float> sums(n);
   for (int64_t r = 0; r < op.rows; ++r) {
     std::byte* acc = core.memory.acc + op.dst + r * op.dst_stride;
-    const std::byte* x = core.memory.spm + op.src + r * op.src_stride;
+    const std::byte* x = k == 0 ? nullptr : core.memory.spm + op.src + r * op.src_stride;
     for (int64_t j = 0; j < n; ++j) sums[j] = op.accumulate != 0 ? read<float>(acc + j * 4) : 0.0f;
     for (int64_t i = 0; i < k; ++i)
       multiply_add_row(sums.data(), load_float(dtype, x + i * dtype_size(dtype)), &unit.tile[i * n], n);
