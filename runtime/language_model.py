@@ -107,7 +107,8 @@ class LanguageModel:
         if (total := sum(missing)) > self.pool.free_pages:
             raise KvPoolError(
                 f"the KV pool is too small: {total} more pages of {page_size} tokens are needed and "
-                f"{self.pool.free_pages} of its {self.pool.pages} are free"
+                f"{self.pool.free_pages} of its {self.pool.pages} are free. Release sequences, or open "
+                "a larger pool (npu-run: --kv-tokens)"
             )
         for chunk, count in zip(chunks, missing, strict=True):
             chunk.sequence.pages += self.pool.alloc(count) if count else []

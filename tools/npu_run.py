@@ -164,7 +164,7 @@ def _match(
     for text, name in zip(given, names, strict=True):
         name = name or next(unnamed, None)
         if name not in expected:
-            raise ProgramError(f"{kind} {text}: the program's are {', '.join(expected)}")
+            raise ProgramError(f"{kind} {text}: the program's {kind}s are {', '.join(expected)}")
         yield name, Path(text.rpartition("=")[2]), expected[name]
 
 

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 TINY = {
     "vocab_size": 261,  # not a multiple of SGLang's padding
@@ -21,50 +22,75 @@ TINY = {
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
+MODELS = {
+    "llama": ("llama", {"tie_word_embeddings": False}),
+    "llama-bias": ("llama", {"attention_bias": True, "mlp_bias": True, "vocab_size": 307}),
+    "llama-wide": ("llama", {"head_dim": 128, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {"tie_word_embeddings": True}),
+    "gemma2": ("gemma2", {"sliding_window": 11, "query_pre_attn_scalar": 16, "hidden_activation": "gelu_pytorch_tanh"}),
+    "olmo2": ("olmo2", {"tie_word_embeddings": False}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "granite": ("granite", {"attention_multiplier": 0.2, "residual_multiplier":0.5, "logits_scaling": 2.0, "embedding_multiplier": 3.0}),
+    "phi3": ("phi3", {"pad_token_id": 0}),
+}
+"""Name → transformers' type of model, and what differs from TINY."""
 WEIGHT_DEVIATION = 0.2  # large enough that the tokens depend on the context
 
 
 def run_tool(name: str, *arguments: object) -> subprocess.CompletedProcess:
     """An npu-* command in its own process, as a user runs it."""
-    command = [sys.executable, "-m", f"opennpu.tools.{name}", *map(str, arguments)]
+    code = f"import sys; from opennpu.tools.{name} import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory) -> Path:
-    """A Llama with its own output matrix."""
-    return _save(tmp_path_factory, LlamaForCausalLM(LlamaConfig(**TINY, tie_word_embeddings=False)))
+def tiny_model(tmp_path_factory):
+    """tiny_model(name of MODELS) is its directory, made once."""
+
+    @cache
+    def directory(name: str) -> Path:
+        model_type, options = MODELS[name]
+        config = AutoConfig.for_model(model_type, **TINY | options)
+        return _save(AutoModelForCausalLM.from_config(config), tmp_path_factory.mktemp(name))
+
+    return directory
 
 
 @pytest.fixture(scope="session")
-def tiny_qwen3(tmp_path_factory) -> Path:
+def tiny_llama(tiny_model) -> Path:
+    """A Llama with its own output matrix."""
+    return tiny_model("llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3(tiny_model) -> Path:
     """A Qwen3: norms of queries and keys, tied embeddings."""
-    return _save(tmp_path_factory, Qwen3ForCausalLM(Qwen3Config(**TINY, tie_word_embeddings=True)))
+    return tiny_model("qwen3")
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """exported(model_dir) is its archive, in float32; made once a directory."""
-    made: dict[Path, Path] = {}
 
+    @cache
     def export(model_dir: Path) -> Path:
-        if model_dir not in made:
-            path = tmp_path_factory.mktemp("archive") / "model.pt"
-            result = run_tool("npu_export", model_dir, "-o", path, "--dtype", "fp32")
-            assert result.returncode == 0, result.stderr
-            made[model_dir] = path
-        return made[model_dir]
+        path = tmp_path_factory.mktemp("archive") / "model.pt"
+        result = run_tool("npu_export", model_dir, "-o", path, "--dtype", "fp32")
+        assert result.returncode == 0, result.stderr
+        return path
 
     return export
 
 
-def _save(tmp_path_factory, model) -> Path:
-    """The model with random weights, and a tokenizer of bytes."""
-    directory = tmp_path_factory.mktemp(type(model).__name__)
+def _save(model: PreTrainedModel, directory: Path) -> Path:
+    """The model with random weights, norms and biases, and a tokenizer of bytes."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.normal_(std=WEIGHT_DEVIATION, generator=generator)
+        initial = 0 if parameter.dim() > 1 else parameter.data  # norms stay around their 1, biases 0
+        noise = torch.empty_like(parameter).normal_(std=WEIGHT_DEVIATION, generator=generator)
+        parameter.data = initial + noise
     model.save_pretrained(directory)
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {text: i for i, text in enumerate(["<s>", "</s>", *characters])}
