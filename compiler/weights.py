@@ -9,17 +9,9 @@ import numpy as np
 import torch
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.runtime.chip import Chip
+from opennpu.runtime.dtypes import DTYPES
 
 Buffer = bytes | memoryview
-
-DTYPES = {
-    "f32": torch.float32,
-    "bf16": torch.bfloat16,
-    "i64": torch.int64,
-    "i32": torch.int32,
-    "i8": torch.int8,
-    "bool": torch.bool,
-}
 
 
 def check_weights(entries: list[dict], tensors: Mapping[str, torch.Tensor]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from opennpu.runtime.chip import Chip
+from opennpu.runtime.dtypes import DTYPES
 
 try:
     from opennpu.runtime._core import Buffer, Event, NpuError, Stream
@@ -16,16 +17,7 @@ except ImportError as error:
         "source tree with `cmake -S . -B build/cpp -G Ninja && ninja -C build/cpp`"
     ) from error
 
-__all__ = ["DTYPES", "Buffer", "Device", "Event", "LoadedProgram", "NpuError", "Stream", "tensor_view"]
-
-DTYPES = {
-    "f32": torch.float32,
-    "bf16": torch.bfloat16,
-    "i64": torch.int64,
-    "i32": torch.int32,
-    "i8": torch.int8,
-    "bool": torch.bool,
-}
+__all__ = ["Buffer", "Device", "Event", "LoadedProgram", "NpuError", "Stream", "tensor_view"]
 
 
 class Device:

@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from opennpu.runtime.device import DTYPES, Device
+from opennpu.runtime.device import Device
+from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.signature import ITEMSIZE, KvSpec
 
 try:

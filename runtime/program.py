@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from opennpu.runtime.container import Container
-from opennpu.runtime.device import DTYPES, Buffer, Device
+from opennpu.runtime.device import Buffer, Device
+from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.signature import MemoryArg, Signature, TensorArg
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from opennpu.runtime.chip import ChipError
 from opennpu.runtime.container import Container, ContainerError
-from opennpu.runtime.device import DTYPES, Device, NpuError
+from opennpu.runtime.device import Device, NpuError
+from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.language_model import KvPoolError, LanguageModel, sampler
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.program import Program, ProgramError

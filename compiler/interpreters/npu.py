@@ -13,17 +13,12 @@ from opennpu.compiler.frontend.ops import KvStore
 from opennpu.compiler.rewriting import attr, functions
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Sym, dims_of
+from opennpu.runtime.dtypes import DTYPES
 from torch import Tensor
 from torch_mlir import ir
 
-DTYPES = {
-    "f32": torch.float32,
-    "bf16": torch.bfloat16,
-    "i64": torch.int64,
-    "i32": torch.int32,
-    "i8": torch.int8,
-    "i1": torch.bool,
-}
+ELEMENTS = {"i1" if name == "bool" else name: dtype for name, dtype in DTYPES.items()}
+"""MLIR's element types as PyTorch's."""
 
 
 def run(
@@ -94,7 +89,7 @@ class Machine:
 
 
 def element_dtype(value: ir.Value) -> torch.dtype:
-    return DTYPES[str(ir.RankedTensorType(value.type).element_type)]
+    return ELEMENTS[str(ir.RankedTensorType(value.type).element_type)]
 
 
 def _bind_arguments(function: ir.Operation, inputs, machine: Machine) -> list[Tensor]:

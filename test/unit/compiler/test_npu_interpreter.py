@@ -11,7 +11,7 @@ from opennpu.dialects import npu
 from opennpu.dialects.diagnostics import CompileError
 from torch_mlir import ir
 
-NAMES = {dtype: name for name, dtype in interpreter.DTYPES.items()}
+NAMES = {dtype: name for name, dtype in interpreter.ELEMENTS.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_select():
 @pytest.mark.parametrize("element", ["f32", "i64", "i32", "i8", "i1"])
 def test_cast(element):
     x = rand(20) * 10
-    assert torch.equal(run(lambda v: npu.cast(v, element), x), x.to(interpreter.DTYPES[element]))
+    assert torch.equal(run(lambda v: npu.cast(v, element), x), x.to(interpreter.ELEMENTS[element]))
 
 
 def test_constant_and_iota():
