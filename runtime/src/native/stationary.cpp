@@ -60,10 +60,16 @@ void Stationary::load(const Core& core, const isa::MxLoad& op) {
                " on a matrix unit of " + std::to_string(chip.mx_k) + " × " + std::to_string(chip.mx_n)};
   const Extent extent = source_extent(op, chip);
   const std::byte* spm = check_memory(core, isa::Space::Spm, extent);
-  if (!extent.empty()) check_aligned(op.src | op.stride, op.dtype);
   k_ = op.k;
   n_ = op.n;
   dtype_ = isa::Dtype(op.dtype);
+  if (extent.empty()) {  // src may be anything then
+    strips_ = own_.data();
+    strip_stride_ = 0;
+    aliased_ = {};
+    return;
+  }
+  check_aligned(op.src | op.stride, op.dtype);
   const bool same_pair = dtype_ == isa::Dtype::F32 || chip.pair == kPair;
   if (isa::Layout(op.layout) == isa::Layout::Packed && chip.strip == kStrip && same_pair) {
     strips_ = spm + op.src;
