@@ -4,11 +4,13 @@ One walk over @main in order builds a new function beside it. Every torch value 
 value of the new function or to a Python object (numbers, lists, None), so that extents
 are computed symbolically on the way and every type gets its own. What an operator becomes
 says the table in `compiler/conversions`. An operator that is not in it, or not with these
-arguments, is noted; what depends on it is left out; all such operators are reported together.
+arguments, is noted; of what depends on it only the name is looked up; all such operators are
+reported together.
 """
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 from opennpu.compiler.conversions import CONVERSIONS, Result, Unsupported
@@ -74,14 +76,17 @@ class Conversion:
             return
         arguments = [self.values[v] for v in op.operands]
         results = [POISON] * len(op.results)
-        if not _poisoned(arguments):
-            try:
+        try:
+            build = _builder(op)
+            if not _poisoned(arguments):
                 with op.location:
-                    results = self._results(op, arguments)
-            except (Unsupported, npu.Invalid, ValueError) as reason:
-                self.problems.append(
-                    Problem(f"operator {operator_name(op)}: {reason}", describe(op.location), REMEDY)
-                )
+                    built = build(*arguments)
+                    built = built if isinstance(built, list) else [built]
+                    results = [_checked(value, r.type) for value, r in zip(built, op.results, strict=True)]
+        except (Unsupported, npu.Invalid, ValueError) as reason:
+            self.problems.append(
+                Problem(f"operator {operator_name(op)}: {reason}", describe(op.location), REMEDY)
+            )
         self.values.update(zip(op.results, results, strict=True))
 
     def raise_problems(self) -> None:
@@ -96,16 +101,17 @@ class Conversion:
         if not self.problems:
             ir.Operation.create("func.return", operands=results, loc=op.location)
 
-    def _results(self, op: ir.Operation, arguments: list[Any]) -> list[Any]:
-        if op.name.startswith("torch.constant."):
-            return [constant(op)]
-        conversion = CONVERSIONS.get(operator_name(op))
-        if conversion is None:
-            raise Unsupported("there is no conversion for it")
-        keywords = {"result": result_of(op.results[0].type)} if conversion.wants_result else {}
-        built = conversion.build(*arguments, **keywords)
-        built = built if isinstance(built, list) else [built]
-        return [_checked(value, r.type) for value, r in zip(built, op.results, strict=True)]
+
+def _builder(op: ir.Operation) -> Callable[..., Any]:
+    """What builds the operation's results from its arguments. Raises Unsupported."""
+    if op.name.startswith("torch.constant."):
+        return lambda: constant(op)
+    conversion = CONVERSIONS.get(operator_name(op))
+    if conversion is None:
+        raise Unsupported("there is no conversion for it")
+    if not conversion.wants_result:
+        return conversion.build
+    return partial(conversion.build, result=result_of(op.results[0].type))
 
 
 def operator_name(op: ir.Operation) -> str:
