@@ -5,6 +5,8 @@ import gc
 import sys
 from pathlib import Path
 
+from opennpu.tools.arguments import output_file
+
 _EPILOG = """examples:
   npu-compile model.pt -o model.npu
   npu-compile model.pt -o model.npu --target my_chip.toml --report
@@ -43,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("archive", type=Path, help="made by npu-export or by torch.export.save")
-    parser.add_argument("-o", "--output", type=Path, help="model.npu; with --emit a text file")
+    parser.add_argument("-o", "--output", type=output_file, help="model.npu; with --emit a text file")
     parser.add_argument("--target", default="npu1-lite", help="a chip's name, or a chip file (.toml)")
     parser.add_argument("--emit", choices=["torch", "npu", "npu_tile", "npu_isa"], help="print this level")
     parser.add_argument("--dump-dir", type=Path, help="write every level of IR here")
@@ -97,3 +99,7 @@ class _Progress:
 
     def bytes(self, done: int, total: int) -> None:
         self._bar.set_description_str(f"npu-compile: weights {done >> 20}/{total >> 20} MiB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from opennpu.compiler.frontend.archive import save_archive
 from opennpu.dialects.diagnostics import CompileError
+from opennpu.tools.arguments import output_file
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="npu-export", description=__doc__.partition(": ")[2])
     parser.add_argument("model_dir", type=Path, help="directory with config.json and *.safetensors")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the archive to write, model.pt")
+    parser.add_argument("-o", "--output", type=output_file, required=True, help="the archive, model.pt")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument(
         "--dummy-weights", action="store_true", help="export the shapes of the weights only, from config.json"
