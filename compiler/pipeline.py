@@ -9,8 +9,8 @@ from pathlib import Path
 
 from opennpu.compiler.assembler import assemble, signature_of
 from opennpu.compiler.container import write_model
-from opennpu.compiler.frontend.archive import Archive, load_archive
-from opennpu.compiler.frontend.importer import import_program, tensors
+from opennpu.compiler.frontend.archive import Archive, load_archive, tensors
+from opennpu.compiler.frontend.importer import import_program
 from opennpu.compiler.pass_manager import Stage, run_pipeline
 from opennpu.compiler.passes import registry
 from opennpu.compiler.weights import check_weights, have_values, segment

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from opennpu.tools.arguments import output_file
+from opennpu.tools.paused_gc import paused_gc
 
 _EPILOG = """examples:
   npu-compile model.pt -o model.npu
@@ -15,6 +16,7 @@ _EPILOG = """examples:
 """
 
 
+@paused_gc()
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if not args.emit and not args.output:

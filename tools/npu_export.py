@@ -5,11 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from opennpu.compiler.frontend.archive import save_archive
-from opennpu.dialects.diagnostics import CompileError
 from opennpu.tools.arguments import output_file
+from opennpu.tools.paused_gc import paused_gc
 
 
+@paused_gc()
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="npu-export", description=__doc__.partition(": ")[2])
     parser.add_argument("model_dir", type=Path, help="directory with config.json and *.safetensors")
@@ -19,6 +19,8 @@ def main(argv: list[str] | None = None) -> int:
         "--dummy-weights", action="store_true", help="export the shapes of the weights only, from config.json"
     )
     args = parser.parse_args(argv)
+    from opennpu.dialects.diagnostics import CompileError
+
     try:
         export(args)
     except CompileError as error:
@@ -33,6 +35,7 @@ def export(args: argparse.Namespace) -> None:
 
     model = load_model(args.model_dir, args.dtype, args.dummy_weights)
     loaded = time.perf_counter()
+    from opennpu.compiler.frontend.archive import save_archive
     from opennpu.sglang_integration.export import export_model
 
     archive = export_model(model)

@@ -22,7 +22,8 @@ class Archive:
     """An exported program and its metadata, `{}` for an archive of plain torch.export.
 
     Keys of the metadata, all optional: `dims`: {input name: [extent, …]}, which names the
-    symbols; `outputs`: [name, …]; `model`: free, carried into model.npu.
+    symbols; `outputs`: [name, …]; `model`: free, carried into model.npu; `ties`: {name:
+    name}, which meta tensors are one.
     """
 
     program: ExportedProgram
@@ -31,8 +32,10 @@ class Archive:
 
 def save_archive(path: Path, archive: Archive) -> None:
     """Write the program with its weights, and the metadata as an extra file."""
+    ties = _meta_ties(archive.program)
+    metadata = {**archive.metadata, "ties": ties} if ties else archive.metadata
     with path.open("wb") as file:
-        torch.export.save(archive.program, file, extra_files={METADATA_FILE: json.dumps(archive.metadata)})
+        torch.export.save(archive.program, file, extra_files={METADATA_FILE: json.dumps(metadata)})
 
 
 def load_archive(path: Path) -> Archive:
@@ -45,7 +48,42 @@ def load_archive(path: Path) -> Archive:
     except Exception as error:
         remedy = f"This is PyTorch {torch.__version__}; export the model with the same release."
         raise CompileError(Problem(f"{path} cannot be loaded: {error}", remedy=remedy)) from error
-    return Archive(program, json.loads(extra_files[METADATA_FILE] or "{}"))
+    metadata = json.loads(extra_files[METADATA_FILE] or "{}")
+    _separate_meta(program, metadata.get("ties", {}))
+    return Archive(program, metadata)
+
+
+def tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Weights, buffers and constants by name."""
+    return {**program.constants, **program.state_dict}
+
+
+def memory(tensor: torch.Tensor) -> tuple:
+    """Equal for two tensors exactly where they are views of the same elements."""
+    storage = tensor.untyped_storage()
+    return storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _meta_ties(program: ExportedProgram) -> dict[str, str]:
+    """{name: the first name} of meta tensors with several names."""
+    first: dict[tuple, str] = {}
+    metas = {name: memory(tensor) for name, tensor in tensors(program).items() if tensor.is_meta}
+    return {name: first[key] for name, key in metas.items() if first.setdefault(key, name) != name}
+
+
+def _separate_meta(program: ExportedProgram, ties: Mapping[str, str]) -> None:
+    """Gives meta tensors that are not tied a storage of their own: a saved program has one for all."""
+    separate: dict[str, torch.Tensor] = {}
+    for held in (program.constants, program.state_dict):
+        for name, tensor in held.items():
+            if tensor.is_meta:
+                held[name] = separate.setdefault(ties.get(name, name), _own_storage(tensor))
+
+
+def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
+    own = torch.empty_like(tensor, requires_grad=False)
+    is_parameter = isinstance(tensor, torch.nn.Parameter)
+    return torch.nn.Parameter(own, tensor.requires_grad) if is_parameter else own
 
 
 def _check_archive(path: Path) -> None:

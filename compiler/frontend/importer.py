@@ -6,7 +6,7 @@ from typing import Any
 
 import sympy
 import torch
-from opennpu.compiler.frontend.archive import Archive
+from opennpu.compiler.frontend.archive import Archive, memory, tensors
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Sym, set_symbol_ranges
 from torch.export import ExportedProgram
@@ -67,11 +67,6 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
     return importer.module
 
 
-def tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
-    """The value of every `npu.param` name."""
-    return {**program.constants, **program.state_dict}
-
-
 class _NamedArguments(FxImporterHooks):
     """Turns each weight, buffer and constant into an argument of the function."""
 
@@ -81,10 +76,10 @@ class _NamedArguments(FxImporterHooks):
         values = tensors(program)
         for spec in program.graph_signature.input_specs:
             if spec.target in values:
-                self._first_names.setdefault(_memory(values[spec.target]), spec.target)
+                self._first_names.setdefault(memory(values[spec.target]), spec.target)
 
     def resolve_input(self, importer, value, info):
-        name = self._first_names[_memory(value)]
+        name = self._first_names[memory(value)]
         if name not in self.arguments:
             location = ir.Location.name(name, context=importer._c)
             self.arguments[name] = importer._b.add_argument(info.ir_type, location)
@@ -218,12 +213,6 @@ def _returns_list(target: Any) -> bool:
     if not isinstance(target, torch._ops.OpOverload) or len(target._schema.returns) != 1:
         return False
     return isinstance(target._schema.returns[0].type, torch.ListType)
-
-
-def _memory(tensor: torch.Tensor) -> tuple:
-    """Equal for two tensors exactly where they are views of the same elements."""
-    storage = tensor.untyped_storage()
-    return storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _output_names(archive: Archive) -> list[str]:

@@ -3,8 +3,8 @@
 import copy
 
 import torch
-from opennpu.compiler.frontend.archive import Archive
-from opennpu.compiler.frontend.importer import import_program, tensors
+from opennpu.compiler.frontend.archive import Archive, tensors
+from opennpu.compiler.frontend.importer import import_program
 from opennpu.compiler.interpreters import npu as interpreter
 from opennpu.compiler.pass_manager import run_pipeline
 from opennpu.dialects import load_all

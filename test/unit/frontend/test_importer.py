@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 import torch
-from opennpu.compiler.frontend.archive import Archive, load_archive, save_archive
-from opennpu.compiler.frontend.importer import import_program, tensors
+from opennpu.compiler.frontend.archive import Archive, load_archive, save_archive, tensors
+from opennpu.compiler.frontend.importer import import_program
 from opennpu.dialects.diagnostics import CompileError
 from opennpu.dialects.symbols import symbol_ranges
 from torch import nn
@@ -97,6 +97,17 @@ def test_archive_round_trip_keeps_names_and_sharing(tied, tmp_path):
     save_archive(path, Archive(tied, {"model": {"vocab_size": 5}}))
     archive = load_archive(path)
     assert archive.metadata == {"model": {"vocab_size": 5}}
+    main = main_of(import_program(archive, ir.Context()))
+    assert argument_attributes(main, "npu.param") == ["first.weight", "offset", "lifted_tensor_0"]
+
+
+def test_archive_of_shapes_keeps_what_is_tied(tmp_path):
+    """torch.export.save puts all meta tensors into one storage: what is tied would be lost."""
+    with torch.device("meta"):
+        program = export(Tied(), torch.ones(3, 8), torch.ones(3, 8))
+    save_archive(tmp_path / "shapes.pt", Archive(program))
+    archive = load_archive(tmp_path / "shapes.pt")
+    assert all(tensor.is_meta for tensor in tensors(archive.program).values())
     main = main_of(import_program(archive, ir.Context()))
     assert argument_attributes(main, "npu.param") == ["first.weight", "offset", "lifted_tensor_0"]
 
