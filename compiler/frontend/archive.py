@@ -97,10 +97,18 @@ def _check_archive(path: Path) -> None:
         if not models:
             what = f"{path} is a zip file, but no torch.export archive: it holds no exported program"
             raise CompileError(Problem(what, remedy=remedy))
-        made_by = json.loads(files.read(models[0])).get("torch_version", "")
+        made_by = _made_by(files, models[0])
     if _release(made_by) > _release(torch.__version__):
         what = f"{path} was made by PyTorch {made_by}, newer than the PyTorch {torch.__version__} here"
         raise CompileError(Problem(what, remedy="Export the model again with this PyTorch."))
+
+
+def _made_by(files: zipfile.ZipFile, model: str) -> str:
+    """The version of PyTorch; empty where it cannot be read, which loading will explain."""
+    try:
+        return json.loads(files.read(model)).get("torch_version", "")
+    except (ValueError, AttributeError, zipfile.BadZipFile):
+        return ""
 
 
 def _release(version: str) -> tuple[int, ...]:
