@@ -6,7 +6,7 @@
 // new value of %x goes to its slot by a copy: the last product still reads the old one.
 
 //--- copy.mlir
-// CHECK: \22layout\22: \22table\22, \22dtype\22: \22i64\22, \22entries\22: [0, 1966080, 3932160]
+// CHECK: \22layout\22: \22table\22, \22dtype\22: \22i64\22, \22entries\22: [0, 1769472, 3538944]
 // CHECK-LABEL: func.func @main()
 // CHECK: source = "npu.repeat"
 // CHECK: scf.for %[[LAYER:.*]] = %{{.*}} to %c3_i64
