@@ -15,6 +15,8 @@ from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
 from opennpu.compiler.kernels.tiling import MatmulTiling, column_tile, matmul_tiling, share, upper_bound
 from opennpu.compiler.kernels.values import View, view_type
 from opennpu.compiler.kernels.weights import Packing
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.locations import describe
 from opennpu.dialects.symbols import Dim, Sym, dim, num_elements
 from opennpu.runtime.chip import Chip
 from torch_mlir import ir
@@ -127,7 +129,7 @@ def _packed(ctx: KernelContext, op: ir.OpView) -> PackedProduct:
     epilogue = _epilogue(ctx, op, y)
     halves = epilogue.accumulators
     nt, rows = column_tile(ctx.chip, n // halves), upper_bound(x.shape[0], ctx.ranges)
-    tiling = matmul_tiling(ctx.chip, rows, k, x.itemsize, nt, halves)
+    tiling = _tiling(ctx, op, rows, k, x, nt, halves)
     pair = ctx.chip.pair if x.dtype == "bf16" else 1
     packing = Packing(n, k, nt, tiling.kt, pair, transpose=not transposed, gate=halves == 2)
     shape, strides = (packing.tiles, packing.k_tiles, packing.block), (packing.column, packing.block, 1)
@@ -201,8 +203,24 @@ def _batched(ctx: KernelContext, op: ir.OpView) -> BatchedProduct:
     )
     rows, k = upper_bound(x.shape[-2], ctx.ranges), x.shape[-1]
     static_k = k if isinstance(k, int) else None
-    tiling = matmul_tiling(ctx.chip, rows, static_k, x.itemsize, ctx.chip.mx_n, epilogue.accumulators)
+    tiling = _tiling(ctx, op, rows, static_k, x, ctx.chip.mx_n, epilogue.accumulators)
     return BatchedProduct(ctx.chip, x, y, tiling, epilogue, ws)
+
+
+def _tiling(
+    ctx: KernelContext, op: ir.OpView, rows: int | None, k: int | None, x: View, nt: int, accumulators: int
+) -> MatmulTiling:
+    """`matmul_tiling`, which must leave a row. Raises CompileError."""
+    chip = ctx.chip
+    tiling = matmul_tiling(chip, rows, k, x.itemsize, nt, accumulators)
+    if tiling.mt < 1:
+        what = (
+            f"'{op.operation.name}': not one row fits {chip.name} beside tiles of {chip.mx_k} × {nt} "
+            f"{x.dtype}: the scratchpad has {chip.spm_bytes} bytes, the accumulator {chip.acc_bytes}"
+        )
+        remedy = "choose a chip with a larger memory.spm_kib or memory.acc_kib, or a smaller matrix unit"
+        raise CompileError(Problem(what, describe(op.location), remedy))
+    return tiling
 
 
 def _unravel(b: TileBuilder, index: Index, shape: Sequence[Dim]) -> tuple[Index, ...]:

@@ -34,10 +34,10 @@ def matmul_tiling(
 
     `accumulators` tiles of the product live at a time (two with a gate). Rows are bounded by
     the accumulator, and by the scratchpad: x once, stationary tiles, and f32-sized tiles of
-    the result and of a residual.
+    the result and of a residual. `mt` < 1 where not one row fits.
     """
     by_acc = chip.acc_bytes // (BUFFERS * accumulators * nt * 4)
-    most = min(by_acc, m) if m is not None else by_acc
+    most = min(by_acc, max(m, 1)) if m is not None else by_acc
     rest = chip.spm_bytes - BUFFERS * (chip.mx_k * nt * itemsize + accumulators * nt * 4)
     per_row = 2 * BUFFERS * nt * 4
     if k is not None:
