@@ -48,7 +48,9 @@ class Container:
                 signature = Signature.from_json(metadata.get("opennpu.signature", ""))
                 container = cls(path, file.get_tensor("program").tobytes(), signature, "weights" in names)
         except (SafetensorError, OSError) as error:
-            raise ContainerError(f"{path}: not a readable safetensors file: {error}") from error
+            raise ContainerError(
+                f"{path}: not a readable safetensors file: {error}. Make one with npu-compile"
+            ) from error
         except SignatureError as error:
             raise ContainerError(f"{path}: {error}") from error
         container._check_weights()

@@ -64,6 +64,9 @@ def run_language_model(program: Program, args: argparse.Namespace) -> None:
 
 def run_tensors(program: Program, args: argparse.Namespace) -> None:
     """Runs once, from .npy files to .npy files."""
+    if not args.output:
+        names = ", ".join(program.signature.tensors("output"))
+        raise ProgramError(f"the results need files: give --output for some of {names}")
     inputs = {
         name: _read_tensor(path, arg)
         for name, path, arg in _match(args.input, program.signature.tensors("input"), "input")

@@ -90,7 +90,7 @@ def test_wrong_tensors(perceptron, tmp_path, capsys):
         for name, array in arrays.items():
             np.save(tmp_path / f"{name}.npy", array)
         files = [f"{name}={tmp_path}/{name}.npy" for name in arrays]
-        assert npu_run.main([str(program), "--input", *files]) == 1
+        assert npu_run.main([str(program), "--input", *files, "--output", f"{tmp_path}/sum.npy"]) == 1
         return capsys.readouterr().err
 
     x, y = np.zeros((3, 8), np.float32), np.zeros((3, 4), np.float32)
