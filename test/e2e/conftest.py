@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lab import DEMO, Lab
-from tiny_models import exported, tiny_llama, tiny_qwen3  # noqa: F401  fixtures
+from tiny_models import exported, tiny_llama, tiny_model, tiny_qwen3  # noqa: F401  fixtures
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 TEXT = Path(__file__).parent / "data" / "declaration.txt"

@@ -24,15 +24,10 @@ TINY = {
 }
 MODELS = {
     "llama": ("llama", {"tie_word_embeddings": False}),
-    "llama-bias": ("llama", {"attention_bias": True, "mlp_bias": True, "vocab_size": 307}),
+    "llama-bias": ("llama", {"attention_bias": True, "vocab_size": 307}),
     "llama-wide": ("llama", {"head_dim": 128, "num_key_value_heads": 1, "tie_word_embeddings": True}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"tie_word_embeddings": True}),
-    "gemma2": ("gemma2", {"sliding_window": 11, "query_pre_attn_scalar": 16, "hidden_activation": "gelu_pytorch_tanh"}),
-    "olmo2": ("olmo2", {"tie_word_embeddings": False}),
-    "mistral": ("mistral", {"sliding_window": None}),
-    "granite": ("granite", {"attention_multiplier": 0.2, "residual_multiplier":0.5, "logits_scaling": 2.0, "embedding_multiplier": 3.0}),
-    "phi3": ("phi3", {"pad_token_id": 0}),
 }
 """Name → transformers' type of model, and what differs from TINY."""
 WEIGHT_DEVIATION = 0.2  # large enough that the tokens depend on the context
