@@ -156,6 +156,6 @@ def test_elementwise_fusion_is_exact(seed):
 def test_passes_are_fast_on_32_layers():
     """A bound far above what they take (0.1 s), far below what a quadratic walk over the IR would."""
     module = graphs.llama(graphs.LlamaShape(layers=32), whole_norms=False)
-    start = time.perf_counter()
+    start = time.process_time()
     apply(module, *PASSES)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
