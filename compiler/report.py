@@ -28,7 +28,7 @@ def summary(output: Path, result: Result) -> str:
     )
     return (
         f"{output}: {len(result.signature['report'])} kernels, program {_size(result.program_bytes)}, "
-        f"weights {held}, for {result.signature['chip']['name']}, in {sum(result.seconds.values()):.1f} s"
+        f"weights {held}, compiled for {result.signature['chip']['name']} in {sum(result.seconds.values()):.1f} s"
     )
 
 
