@@ -26,9 +26,10 @@ def summary(output: Path, result: Result) -> str:
     held = (
         _size(weights) if result.has_weights else f"left out ({_size(weights)}: the archive has shapes only)"
     )
+    chip, seconds = result.signature["chip"]["name"], sum(result.seconds.values())
     return (
         f"{output}: {len(result.signature['report'])} kernels, program {_size(result.program_bytes)}, "
-        f"weights {held}, compiled for {result.signature['chip']['name']} in {sum(result.seconds.values()):.1f} s"
+        f"weights {held}, compiled for {chip} in {seconds:.1f} s"
     )
 
 
