@@ -90,6 +90,13 @@ def variance(x, dims, correction, keepdim, root=False):
     return npu.unary("sqrt", y) if root else y
 
 
+@converts("aten.linalg_vector_norm")
+def vector_norm(x, order, dims, keepdim, _dtype):
+    if order != 2:
+        raise Unsupported(f"the norm of order {order}")
+    return npu.unary("sqrt", reduce_dims("sum", npu.unary("square", as_float(x)), dims, keepdim))
+
+
 # ---- softmax
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import sympy
 import torch
 from opennpu.compiler.frontend.archive import Archive, memory, tensors
+from opennpu.compiler.frontend.decompose import decompose
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Sym, set_symbol_ranges
 from torch.export import ExportedProgram
@@ -49,7 +50,7 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
 
     Changes archive.program. Raises CompileError.
     """
-    program = _functional(archive.program)
+    program = decompose(archive.program, CHECKS | IDENTITIES)
     _check_signature(program)
     _simplify(program)
     torch_dialect.register_dialect(context)
@@ -159,17 +160,6 @@ def _extent_text(input_name: str, extent: sympy.Expr) -> str:
         return str(Sym.of(str(extent)))
     except ValueError as error:
         raise CompileError(Problem(f"input {input_name}: extent {error}")) from None
-
-
-def _functional(program: ExportedProgram) -> ExportedProgram:
-    """The program without in-place operators; only those need a decomposition."""
-    in_place = (
-        isinstance(node.target, torch._ops.OpOverload)
-        and node.target._schema.is_mutable
-        and node.target not in IDENTITIES
-        for node in program.graph.nodes
-    )
-    return program.run_decompositions({}) if any(in_place) else program
 
 
 def _check_signature(program: ExportedProgram) -> None:

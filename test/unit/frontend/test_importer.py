@@ -184,3 +184,20 @@ def test_archive_of_a_newer_torch(tied, tmp_path):
             target.writestr(name, data)
     with pytest.raises(CompileError, match=r"made by PyTorch 99\.1\.0, newer"):
         load_archive(newer)
+
+
+def test_operators_without_conversion_are_decomposed(tmp_path):
+    """In-place ones and einsum, in an archive with an extent that follows from another."""
+
+    class Model(nn.Module):
+        def forward(self, x, y):
+            z = (x * 2).mul_(3)
+            return torch.einsum("bi,ij->bj", z, y[1:].t()) + y.shape[0]
+
+    rows = Dim("rows", min=1, max=8)
+    program = export(Model(), torch.ones(5, 3), torch.ones(6, 3), dynamic_shapes=({0: rows}, {0: rows + 1}))
+    save_archive(tmp_path / "model.pt", Archive(program))
+    text = str(import_program(load_archive(tmp_path / "model.pt"), ir.Context()))
+    assert "torch.aten.mul_" not in text
+    assert "einsum" not in text
+    assert 'npu.dims = ["x_0 + 1", "3"]' in text
