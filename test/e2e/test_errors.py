@@ -249,7 +249,7 @@ def without(key: str):
         ({"tensors": lambda t: {**t, "program": t["program"][8:]}}, "does not start with ONPUPROG"),
         ({"tensors": lambda t: {**t, "program": t["program"][:-64]}}, "the image ends after"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_damaged_program(perceptron, tmp_path, fails, damage, what):
     np.save(tmp_path / "x.npy", np.zeros((2, 40), np.float32))
