@@ -73,7 +73,7 @@ def test_greedy_tokens_match_transformers(case):
         torch.tensor([prompt]), max_new_tokens=count, do_sample=False, pad_token_id=0
     )[0, len(prompt) :].tolist()
     found = list(language_model(case.path).generate(prompt, count))
-    assert found == [token for token in expected if token not in (1,)]
+    assert found == [token for token in expected if token != 1]  # up to the end of the text
 
 
 @pytest.mark.parametrize("page_size", [1, 16, 32])
