@@ -62,7 +62,7 @@ lint: $(VENV)/installed
 	clang-format --dry-run --Werror $(CXX)
 
 lit: $(VENV)/installed
-	lit -v test/lit
+	lit -sv test/lit
 
 # The end-to-end tests use the demo's model. They take long and go first; a file stays in one
 # worker, so that its models are made once.

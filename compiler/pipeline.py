@@ -42,6 +42,8 @@ PIPELINE: dict[str, tuple[str, ...]] = {
 """Level of IR → the passes that lead to it; torch is where the importer leaves the program."""
 
 LEVELS = ("torch", *PIPELINE)
+STAGES = ("load", *LEVELS, "assemble", "weights")
+"""What a compilation does, in order, as `Compilation.progress` is told and `Result.seconds` tells."""
 
 
 def stage(name: str, chip: Chip) -> Stage:

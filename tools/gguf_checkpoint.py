@@ -89,7 +89,7 @@ class Checkpoint:
         """Hugging Face's name and the bf16 tensor of every weight."""
         config = self.config()
         rotated = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-        for layer in tqdm(range(config["num_hidden_layers"]), desc="convert weights", unit="layer"):
+        for layer in tqdm(range(config["num_hidden_layers"]), desc="convert", unit="layer", disable=None):
             for source, name in LAYER_WEIGHTS.items():
                 weight = self._tensor(f"blk.{layer}.{source}.weight")
                 if source in rotated:

@@ -1,12 +1,12 @@
 """npu-compile: a torch.export archive to model.npu."""
 
 import argparse
-import gc
 import sys
 from pathlib import Path
 
 from opennpu.tools.arguments import output_file
 from opennpu.tools.paused_gc import paused_gc
+from opennpu.tools.progress import Progress
 
 _EPILOG = """examples:
   npu-compile model.pt -o model.npu
@@ -25,7 +25,6 @@ def main(argv: list[str] | None = None) -> int:
     from opennpu.runtime.chip import ChipError
     from torch_mlir import ir
 
-    gc.disable()  # nearly all objects live to the end: collecting costs a tenth of the time
     try:
         _run(args)
     except (CompileError, ChipError, OSError) as error:
@@ -34,8 +33,6 @@ def main(argv: list[str] | None = None) -> int:
     except ir.MLIRError as error:
         print(f"npu-compile: the compiler made invalid IR, a bug in it: {error}", file=sys.stderr)
         return 2
-    finally:
-        gc.enable()
     return 0
 
 
@@ -48,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("archive", type=Path, help="made by npu-export or by torch.export.save")
     parser.add_argument("-o", "--output", type=output_file, help="model.npu; with --emit a text file")
-    parser.add_argument("--target", default="npu1-lite", help="a chip's name, or a chip file (.toml)")
+    parser.add_argument(
+        "--target", default="npu1-lite", help="a chip's name, or a chip file (.toml); default: npu1-lite"
+    )
     parser.add_argument("--emit", choices=["torch", "npu", "npu_tile", "npu_isa"], help="print this level")
     parser.add_argument("--dump-dir", type=Path, help="write every level of IR here")
     parser.add_argument("--report", action="store_true", help="tell what every op became and what it costs")
@@ -56,11 +55,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from opennpu.compiler.pipeline import Compilation
+    from opennpu.compiler.pipeline import STAGES, Compilation
     from opennpu.runtime.chip import Chip
 
     chip = Chip.load(args.target)
-    with _Progress() as progress:
+    with Progress("npu-compile", STAGES) as progress:
         run = Compilation(chip, args.dump_dir, progress.stage)
         archive = run.load(args.archive)
         module = run.lower(archive, args.emit or "npu_isa")
@@ -82,25 +81,6 @@ def _emit(module, output: Path | None) -> None:
         output.write_text(text)
     else:
         sys.stdout.write(text)
-
-
-class _Progress:
-    """A line on the terminal: the stage, and a bar while the weights are written."""
-
-    def __enter__(self) -> "_Progress":
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=1, leave=False, disable=None, bar_format="{desc}")
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._bar.close()
-
-    def stage(self, name: str) -> None:
-        self._bar.set_description_str(f"npu-compile: {name}")
-
-    def bytes(self, done: int, total: int) -> None:
-        self._bar.set_description_str(f"npu-compile: weights {done >> 20}/{total >> 20} MiB")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,13 @@ from opennpu.runtime.signature import SignatureError, TensorArg
 
 PAGE_SIZE = 16  # tokens
 
+_EPILOG = """examples:
+  npu-run model.npu --model-dir build/demo/smollm2 --prompt "Once upon a time"
+  npu-run model.npu --model-dir build/demo/smollm2 --prompt "Why is the sky blue?" --chat
+  npu-run mlp.npu --input x.npy --output y.npy
+  npu-run mlp.npu --input x=x.npy --output output=y.npy --race-check
+"""
+
 ERRORS = (ChipError, ContainerError, SignatureError, NpuError, KvPoolError, ProgramError, OSError)
 
 
@@ -80,17 +87,22 @@ def run_tensors(program: Program, args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="npu-run", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(
+        prog="npu-run",
+        description="Runs a compiled model on the virtual chip, a language model or any other.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("program", type=Path, help="model.npu, made by npu-compile")
-    parser.add_argument("--engine", choices=["native", "reference"], default="native")
-    parser.add_argument("--threads", type=int, help="worker threads; one for each core without it")
+    parser.add_argument("--engine", choices=["native", "reference"], default="native", help="default: native")
+    parser.add_argument("--threads", type=int, help="worker threads; default: one for each core")
     parser.add_argument("--race-check", action="store_true", help="check the order of all memory accesses")
     text = parser.add_argument_group("language models")
     text.add_argument("--prompt", help="text to continue")
     text.add_argument("--model-dir", type=Path, help="directory with the tokenizer")
     text.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
-    text.add_argument("--max-new-tokens", type=int, default=64)
-    text.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
+    text.add_argument("--max-new-tokens", type=int, default=64, help="default: 64")
+    text.add_argument("--temperature", type=float, default=0.0, help="default: 0, which is greedy")
     text.add_argument("--seed", type=int, help="make sampling repeatable")
     text.add_argument("--kv-tokens", type=int, help="size of the KV pool; default: what is needed")
     tensors = parser.add_argument_group("any other model")
