@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 CHIPS = Path(__file__).parent / "chips"
@@ -21,6 +21,48 @@ class ChipError(ValueError):
 
 
 @dataclass(frozen=True)
+class ChipTiming:
+    """What things cost on a chip: the table `timing` of its file, units in the names.
+
+    docs/timing.md says how the timing model uses each. What is in FREE may be 0, all others are
+    positive.
+    """
+
+    issue_cycles: int
+    queue_depth: int
+    scalar_load_cycles: int
+    flag_cycles: int
+    barrier_cycles: int
+    hbm_gbps: int
+    hbm_burst_bytes: int
+    hbm_run_overhead_bytes: int
+    dma_bytes_per_cycle: int
+    dma_latency_cycles: int
+    dma_run_cycles: int
+    dma_index_cycles: int
+    matrix_bf16_row_cycles: int
+    matrix_f32_row_cycles: int
+    matrix_load_row_cycles: int
+    matrix_latency_cycles: int
+    vector_lanes: int
+    vector_special_lanes: int
+    vector_startup_cycles: int
+
+
+FREE = {
+    "scalar_load_cycles",
+    "flag_cycles",
+    "barrier_cycles",
+    "hbm_run_overhead_bytes",
+    "dma_latency_cycles",
+    "dma_run_cycles",
+    "dma_index_cycles",
+    "matrix_latency_cycles",
+    "vector_startup_cycles",
+}
+
+
+@dataclass(frozen=True)
 class Chip:
     """The parameters of a chip, named and measured as in its file."""
 
@@ -35,6 +77,9 @@ class Chip:
     mx_n: int
     strip: int
     pair: int
+    timing: ChipTiming | None = field(default=None, compare=False)
+    """None where the file has no table `timing`. No part of the chip's identity: neither `to_dict`
+    nor the fingerprint has it, so a program does not depend on what things cost."""
 
     @classmethod
     def load(cls, chip: "str | Path | Chip") -> "Chip":
@@ -71,14 +116,16 @@ class Chip:
                 if problem:
                     problems.append(problem)
                 values[key] = value
+        problems += _timing_problems(data.get("timing", {}))
         if not problems:
             problems = list(_inconsistencies(values))
         if problems:
             raise ChipError(f"{where}: " + "; ".join(problems))
-        return cls(**values)
+        timing = ChipTiming(**data["timing"]) if data.get("timing") else None
+        return cls(**values, timing=timing)
 
     def to_dict(self) -> dict:
-        """The nested form of the file."""
+        """The nested form of the file, without `timing`."""
         out = {key: getattr(self, key) for key in SCHEMA[""]}
         for section in list(SCHEMA)[1:]:
             out[section] = {key: getattr(self, key) for key in SCHEMA[section]}
@@ -105,13 +152,24 @@ class Chip:
         return self.hbm_gib << 30
 
 
-def _problem(title: str, value: object, type_: type) -> str | None:
+def _timing_problems(table: object):
+    """Wrong and missing keys of the table `timing`, which may be absent as a whole."""
+    if not isinstance(table, dict):
+        yield f"`timing` must be a table, not {table!r}"
+    elif table:
+        keys = [f.name for f in fields(ChipTiming)]
+        yield from (f"unknown key `timing.{key}`" for key in table if key not in keys)
+        problems = (_problem(f"timing.{key}", table.get(key), int, key not in FREE) for key in keys)
+        yield from filter(None, problems)
+
+
+def _problem(title: str, value: object, type_: type, least: int = 1) -> str | None:
     if value is None:
         return f"missing key `{title}`"
     if type(value) is not type_:
         return f"`{title}` must be {'an integer' if type_ is int else 'a string'}, not {value!r}"
-    if type_ is int and not 0 < value < 1 << 31:
-        return f"`{title}` must be from 1 to {(1 << 31) - 1}, not {value}"
+    if type_ is int and not least <= value < 1 << 31:
+        return f"`{title}` must be from {least} to {(1 << 31) - 1}, not {value}"
     if type_ is str and not 0 < len(value.encode()) < 64:
         return f"`{title}` must be a string of 1 to 63 bytes"
     return None
@@ -119,6 +177,8 @@ def _problem(title: str, value: object, type_: type) -> str | None:
 
 def _unknown_keys(data: dict):
     for key, value in data.items():
+        if key == "timing":
+            continue
         if key in SCHEMA and isinstance(value, dict):
             for inner in value.keys() - SCHEMA[key].keys():
                 yield f"unknown key `{key}.{inner}`"

@@ -57,7 +57,7 @@ class LanguageModel:
         when pages are missing.
         """
         self._reserve(chunks)
-        logits = self.program.run(self._batch(chunks), self.pool)["logits"]
+        logits = self.program.run(self.inputs(chunks), self.pool)["logits"]
         for chunk in chunks:
             chunk.sequence.length += len(chunk.tokens)
         return list(logits[: sum(c.logits for c in chunks)].split([c.logits for c in chunks]))
@@ -113,8 +113,9 @@ class LanguageModel:
         for chunk, count in zip(chunks, missing, strict=True):
             chunk.sequence.pages += self.pool.alloc(count) if count else []
 
-    def _batch(self, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-        """The program's inputs; `opennpu::paged_attention` says what they mean."""
+    def inputs(self, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
+        """The program's inputs for sequences that have the pages; `opennpu::paged_attention`
+        says what they mean."""
         columns = max(len(chunk.sequence.pages) for chunk in chunks)
         block_table = torch.zeros(len(chunks), columns, dtype=torch.int32)
         tokens, positions, slots, rows, starts = [], [], [], [], [0]

@@ -51,6 +51,20 @@ class Program:
         inputs: one tensor per input of the signature, with its dtype; their sizes bind the symbols.
         Raises ProgramError when they do not fit, NpuError when the program fails.
         """
+        args, outputs = self.bind(inputs, kv)
+        self.stream.launch(self.loaded, args)
+        for name, tensor in outputs.items():
+            self.stream.copy_out(_bytes(tensor), self._buffers[f"output {name}"], 0)
+        self.stream.synchronize()
+        return outputs
+
+    def bind(
+        self, inputs: Mapping[str, torch.Tensor | np.ndarray], kv: PagePool | None = None
+    ) -> tuple[list, dict[str, torch.Tensor]]:
+        """Copies the inputs in; the launch arguments, and tensors of the outputs' shapes.
+
+        Arguments are as `Stream.launch` takes them. Raises ProgramError when the inputs do not fit.
+        """
         tensors = self._tensors(inputs)
         symbols = self._bind_symbols(tensors)
         kv_values = self._kv_values(kv)
@@ -61,11 +75,7 @@ class Program:
         args = [self._argument(arg, symbols, tensors, outputs, kv_values) for arg in self.signature.args]
         for name, tensor in tensors.items():
             self.stream.copy_in(self._buffers[f"input {name}"], 0, _bytes(tensor))
-        self.stream.launch(self.loaded, args)
-        for name, tensor in outputs.items():
-            self.stream.copy_out(_bytes(tensor), self._buffers[f"output {name}"], 0)
-        self.stream.synchronize()
-        return outputs
+        return args, outputs
 
     # ---- inputs
 

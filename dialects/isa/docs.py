@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from importlib import resources
 
-from opennpu.dialects.isa.table import ENGINES, ISA, Field, InstructionSpec
+from opennpu.dialects.isa.table import ENGINES, ISA, Field, InstructionSpec, Timing
 
 _TITLES = {
     "seq": "Sequencer",
@@ -67,12 +67,26 @@ def _instruction(spec: InstructionSpec) -> Iterator[str]:
     if spec.bound:
         yield f"*Error bound:* {spec.bound}"
         yield ""
+    yield f"*Timing:* {_timing(spec.timing)}"
+    yield ""
     if spec.fields:
         yield "| field | kind | |"
         yield "|---|---|---|"
         for f in spec.fields:
             yield f"| `{f.name}` | {f.kind} | {_notes(f)} |"
         yield ""
+
+
+def _timing(timing: Timing) -> str:
+    notes = [timing.formula]
+    if timing.work:
+        notes.append("work " + " × ".join(timing.work))
+    if timing.passes > 1:
+        notes.append(f"{timing.passes} passes")
+    if timing.special:
+        names = "always" if timing.special is True else ", ".join(timing.special)
+        notes.append(f"special: {names}")
+    return "; ".join(notes)
 
 
 def _notes(f: Field) -> str:

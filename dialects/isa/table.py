@@ -16,6 +16,17 @@ ENGINES = ("seq", "load", "store", "matrix", "vector")
 SPACES = ("spm", "acc", "hbm")
 ACCESSES = ("r", "w", "rw")
 ELEMENT = "element"
+FORMULAS = (
+    "issue",
+    "scalar_load",
+    "flag",
+    "barrier",
+    "transfer",
+    "indirect",
+    "stationary",
+    "product",
+    "vector",
+)
 MAX_TERMS = 4
 
 DTYPE_BYTES = {"f32": 4, "bf16": 2, "i64": 8, "i32": 4, "i8": 1, "bool": 1}
@@ -57,6 +68,16 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """How the timing model computes the cycles of an instruction; the keys are explained in `isa.toml`."""
+
+    formula: str
+    work: tuple[str, ...] = ()
+    passes: int = 1
+    special: bool | tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class InstructionSpec:
     """One row of the table."""
 
@@ -65,6 +86,7 @@ class InstructionSpec:
     engine: str
     fields: tuple[Field, ...]
     semantics: str
+    timing: Timing
     bound: str = ""
 
     @cached_property
@@ -117,7 +139,8 @@ def load(text: str) -> InstructionSet:
 
 
 def _row(row: dict) -> InstructionSpec:
-    return InstructionSpec(**{**row, "fields": tuple(_field(f) for f in row["fields"])})
+    fields = tuple(_field(f) for f in row["fields"])
+    return InstructionSpec(**{**row, "fields": fields, "timing": _timing(row["timing"])})
 
 
 def _field(row: dict) -> Field:
@@ -126,6 +149,12 @@ def _field(row: dict) -> Field:
     row["only"] = tuple(row.get("only", ()))
     row["walk"] = tuple(tuple(step) for step in row.get("walk", ()))
     return Field(**row)
+
+
+def _timing(row: dict) -> Timing:
+    special = row.get("special", ())
+    special = special if isinstance(special, bool) else tuple(special)
+    return Timing(**{**row, "work": tuple(row.get("work", ())), "special": special})
 
 
 def _check(isa: InstructionSet) -> None:
@@ -138,6 +167,18 @@ def _check(isa: InstructionSet) -> None:
         _require(len(spec.by_name) == len(spec.fields), f"{spec.name}: two fields share a name")
         for f in spec.fields:
             _check_field(isa, spec, f)
+        _check_timing(isa, spec)
+
+
+def _check_timing(isa: InstructionSet, spec: InstructionSpec) -> None:
+    timing = spec.timing
+    _require(timing.formula in FORMULAS, f"{spec.name}: unknown timing formula {timing.formula}")
+    _require(bool(timing.work) == (timing.formula == "vector"), f"{spec.name}: work is of vector timing")
+    _require(set(timing.work) <= spec.by_name.keys(), f"{spec.name}: work names no field")
+    _require(timing.passes > 0, f"{spec.name}: passes must be positive")
+    if not isinstance(timing.special, bool) and timing.special:
+        names = isa.enums.get(spec.by_name["op"].enum, ()) if "op" in spec.by_name else ()
+        _require(set(timing.special) <= set(names), f"{spec.name}: special names no op")
 
 
 def _check_field(isa: InstructionSet, spec: InstructionSpec, f: Field) -> None:

@@ -15,6 +15,7 @@ PREAMBLE = """\
 // Generated from dialects/isa/isa.toml by runtime/isa/generate.py; do not edit.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -34,6 +35,17 @@ struct Tile {
 // Which queue runs an instruction; `Seq` is the sequencer itself.
 enum class Unit : uint8_t { Load, Store, Matrix, Vector, Seq };
 enum class Kind : uint8_t { Imm, Reg, Value, Tile };
+
+// How the timing model computes the cycles of an instruction (the top of isa.toml). Bit i of
+// `special`: operation i takes one of its passes through the special-function unit.
+enum class Formula : uint8_t {
+  Issue, ScalarLoad, Flag, Barrier, Transfer, Indirect, Stationary, Product, Vector
+};
+struct Timing {
+  Formula formula;
+  int64_t passes;
+  uint64_t special;
+};
 
 // Values of Field::f32 other than a slot.
 inline constexpr int16_t kNoFloat = -1, kFloat = -2;
@@ -75,7 +87,23 @@ def name_array(name: str, values: list[str]) -> str:
     return f"inline constexpr const char* k{camel(name)}Names[] = {{{body}}};\n"
 
 
-def struct(row: dict) -> str:
+def timing(row: dict, enums: dict[str, list[str]]) -> str:
+    """The constants of the timing model, and the extents that its work is the product of."""
+    spec = row["timing"]
+    special = spec.get("special", [])
+    if special is True:
+        mask = (1 << 64) - 1
+    else:
+        ops = next((enums[f["enum"]] for f in row["fields"] if f["name"] == "op"), [])
+        mask = sum(1 << ops.index(op) for op in special)
+    formula = f"Formula::{camel(spec['formula'])}"
+    out = f"  static constexpr Timing kTiming = {{{formula}, {spec.get('passes', 1)}, 0x{mask:x}}};\n"
+    if work := ", ".join(spec.get("work", [])):
+        out += f"  std::array<int64_t, {len(spec['work'])}> work() const {{ return {{{work}}}; }}\n"
+    return out
+
+
+def struct(row: dict, enums: dict[str, list[str]]) -> str:
     """The resolved operands of one instruction, and its constants."""
     members = "".join(f"  {KINDS[f['kind']]} {f['name']};\n" for f in row["fields"])
     count = slots(row["fields"])[""]
@@ -84,7 +112,7 @@ def struct(row: dict) -> str:
         f"  static constexpr Opcode kOpcode = Opcode::{camel(row['name'])};\n"
         f"  static constexpr Unit kUnit = Unit::{camel(row['engine'])};\n"
         f'  static constexpr const char* kName = "{row["name"]}";\n'
-        f"  static constexpr size_t kSlots = {count};\n{members}}};\n"
+        f"  static constexpr size_t kSlots = {count};\n{timing(row, enums)}{members}}};\n"
     )
 
 
@@ -153,7 +181,7 @@ def generate(isa: dict) -> str:
         out += enum_class(camel(name), "int64_t", {v: i for i, v in enumerate(values)})
         out += name_array(name, values)
     out += "\n" + enum_class("Opcode", "uint8_t", {r["name"]: r["opcode"] for r in rows}) + "\n"
-    out += "\n".join(struct(r) for r in rows) + "\n" + table(rows, enums) + "\n"
+    out += "\n".join(struct(r, enums) for r in rows) + "\n" + table(rows, enums) + "\n"
     out += x_macro("ONPU_INSTRUCTIONS", "Every instruction.", rows)
     out += x_macro(
         "ONPU_ENGINE_INSTRUCTIONS",

@@ -20,6 +20,25 @@
 namespace nb = nanobind;
 using namespace opennpu;
 
+npu_chip_desc opennpu::chip_desc(nb::handle chip) {
+  npu_chip_desc out{};
+  const auto name = nb::cast<std::string>(chip.attr("name"));
+  std::strncpy(out.name, name.c_str(), sizeof out.name - 1);
+  const auto get = [&](const char* key) { return nb::cast<uint64_t>(chip.attr(key)); };
+  out.fingerprint = get("fingerprint");
+  out.cores = static_cast<uint32_t>(get("cores"));
+  out.align_bytes = static_cast<uint32_t>(get("align_bytes"));
+  out.clock_hz = get("clock_mhz") * 1000000;
+  out.spm_bytes = get("spm_bytes");
+  out.acc_bytes = get("acc_bytes");
+  out.hbm_bytes = get("hbm_bytes");
+  out.mx_k = static_cast<uint32_t>(get("mx_k"));
+  out.mx_n = static_cast<uint32_t>(get("mx_n"));
+  out.strip = static_cast<uint32_t>(get("strip"));
+  out.pair = static_cast<uint32_t>(get("pair"));
+  return out;
+}
+
 namespace {
 
 const char* status_name(npu_status status) {
@@ -47,25 +66,6 @@ void bind_error(nb::module_& m) {
       PyErr_SetObject(type, exception.ptr());
     }
   });
-}
-
-npu_chip_desc chip_desc(nb::handle chip) {
-  npu_chip_desc out{};
-  const auto name = nb::cast<std::string>(chip.attr("name"));
-  std::strncpy(out.name, name.c_str(), sizeof out.name - 1);
-  const auto get = [&](const char* key) { return nb::cast<uint64_t>(chip.attr(key)); };
-  out.fingerprint = get("fingerprint");
-  out.cores = static_cast<uint32_t>(get("cores"));
-  out.align_bytes = static_cast<uint32_t>(get("align_bytes"));
-  out.clock_hz = get("clock_mhz") * 1000000;
-  out.spm_bytes = get("spm_bytes");
-  out.acc_bytes = get("acc_bytes");
-  out.hbm_bytes = get("hbm_bytes");
-  out.mx_k = static_cast<uint32_t>(get("mx_k"));
-  out.mx_n = static_cast<uint32_t>(get("mx_n"));
-  out.strip = static_cast<uint32_t>(get("strip"));
-  out.pair = static_cast<uint32_t>(get("pair"));
-  return out;
 }
 
 DevicePtr open_device(nb::handle chip, const std::string& engine, uint32_t threads, bool race_check,
@@ -237,4 +237,5 @@ NB_MODULE(_core, m) {
   bind_device(m);
   bind_streams(m);
   bind_page_pool(m);
+  bind_timing(m);
 }

@@ -71,6 +71,7 @@ struct Core {
   CoreMemory memory;
   const Hbm& hbm;
   std::unique_ptr<EngineState> state;  // made by Engine::make_state at the start of the launch
+  npu_counters counters{};             // of this core in this launch so far
 };
 
 // Executes the instructions of the engine queues, in program order. Operands are resolved but

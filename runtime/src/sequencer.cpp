@@ -76,7 +76,8 @@ size_t flag_index(int64_t flag) {
 }  // namespace
 
 Sequencer::Sequencer(const LaunchContext& launch, unsigned number, CoreMemory memory)
-    : launch_(launch), core_{number, launch.chip, memory, launch.hbm, launch.engine.make_state(launch.chip)} {
+    : launch_(launch),
+      core_{number, launch.chip, memory, launch.hbm, launch.engine.make_state(launch.chip), {}} {
   registers_[0] = number;
   registers_[1] = launch.chip.cores;
   loops_.reserve(launch.program.loop_depth);
@@ -94,11 +95,11 @@ Sequencer::State Sequencer::run() {
   };
   try {
     for (;;) {
-      if (counters_.instructions == launch_.max_instructions) {
+      if (core_.counters.instructions == launch_.max_instructions) {
         throw failure(NPU_ERROR_TIMEOUT, "the program ran past the limit of " +
                                              std::to_string(launch_.max_instructions) + " instructions");
       }
-      ++counters_.instructions;
+      ++core_.counters.instructions;
       const State state = step(launch_.program.text[pc_]);
       if (state != State::Running) return state;
     }
@@ -250,18 +251,18 @@ void Sequencer::halt() {
 
 // What has executed stayed within memory, so the products below fit.
 void Sequencer::count(const isa::DmaLoad& op) {
-  counters_.bytes_loaded += positive(op.n0) * positive(op.n1) * positive(op.n2) * positive(op.bytes);
+  core_.counters.bytes_loaded += positive(op.n0) * positive(op.n1) * positive(op.n2) * positive(op.bytes);
 }
 void Sequencer::count(const isa::DmaStore& op) {
-  counters_.bytes_stored += positive(op.n0) * positive(op.n1) * positive(op.n2) * positive(op.bytes);
+  core_.counters.bytes_stored += positive(op.n0) * positive(op.n1) * positive(op.n2) * positive(op.bytes);
 }
 void Sequencer::count(const isa::DmaGather& op) {
-  counters_.bytes_loaded += positive(op.count) * positive(op.rows) * positive(op.row_bytes);
+  core_.counters.bytes_loaded += positive(op.count) * positive(op.rows) * positive(op.row_bytes);
 }
 void Sequencer::count(const isa::DmaScatter& op) {
-  counters_.bytes_stored += positive(op.count) * positive(op.rows) * positive(op.row_bytes);
+  core_.counters.bytes_stored += positive(op.count) * positive(op.rows) * positive(op.row_bytes);
 }
 void Sequencer::count(const isa::MxLoad& op) { stationary_ = positive(op.k) * positive(op.n); }
-void Sequencer::count(const isa::MxMul& op) { counters_.macs += positive(op.rows) * stationary_; }
+void Sequencer::count(const isa::MxMul& op) { core_.counters.macs += positive(op.rows) * stationary_; }
 
 }  // namespace opennpu

@@ -33,7 +33,7 @@ class Sequencer {
   // Runs to the next barrier or to halt. Throws Error (TRAP or TIMEOUT).
   State run();
 
-  const npu_counters& counters() const { return counters_; }
+  const npu_counters& counters() const { return core_.counters; }
   Site site() const;  // of the next instruction
 
  private:
@@ -73,7 +73,6 @@ class Sequencer {
   std::vector<OpenLoop> loops_;
   size_t pc_ = 0;
   uint64_t stationary_ = 0;  // elements of the matrix unit's tile, for the counters
-  npu_counters counters_{};
 };
 
 }  // namespace opennpu

@@ -1,0 +1,139 @@
+// time_launch of the module opennpu.runtime._core: the timing model on the arguments of a launch.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+
+#include <span>
+#include <tuple>
+#include <vector>
+
+#include "bindings.h"
+#include "handles.h"
+#include "timing/timing_model.h"
+
+namespace nb = nanobind;
+
+namespace opennpu {
+
+namespace {
+
+constexpr const char* kQueueNames[] = {"load", "store", "matrix", "vector"};
+static_assert(std::size(kQueueNames) == timing::kQueues);
+
+timing::Parameters parameters(nb::handle chip) {
+  const nb::object timing = chip.attr("timing");
+  timing::Parameters out{};
+#define X(NAME) out.NAME = nb::cast<int64_t>(timing.attr(#NAME));
+  ONPU_TIMING_PARAMETERS(X)
+#undef X
+  return out;
+}
+
+// An int is a scalar, a tuple (buffer, offset, bytes) a buffer, as for a launch.
+struct Arguments {
+  Arguments(const Program& program, nb::sequence args) {
+    for (nb::handle arg : args) {
+      const bool writable =
+          values.size() < program.args.size() && program.args[values.size()] == ArgKind::Write;
+      if (nb::isinstance<nb::tuple>(arg)) {
+        const auto [object, offset, bytes] = nb::cast<std::tuple<nb::object, uint64_t, uint64_t>>(arg);
+        const auto& buffer = nb::cast<const BufferHandle&>(object);
+        if (offset > buffer.bytes || bytes > buffer.bytes - offset) {
+          throw Error{NPU_ERROR_INVALID_ARGUMENT, "an argument reaches past the end of its buffer"};
+        }
+        base = buffer.host() - buffer.address;
+        ranges.push_back({buffer.address + offset, bytes, writable});
+        values.push_back(static_cast<int64_t>(buffer.address + offset));
+      } else {
+        values.push_back(nb::cast<int64_t>(arg));
+      }
+    }
+    if (values.size() != program.args.size()) {
+      throw Error{NPU_ERROR_INVALID_ARGUMENT, "the program takes " + std::to_string(program.args.size()) +
+                                                  " arguments, " + std::to_string(values.size()) +
+                                                  " were given"};
+    }
+  }
+
+  std::byte* base = nullptr;  // host address of chip address 0
+  std::vector<Hbm::Range> ranges;
+  std::vector<int64_t> values;
+};
+
+nb::dict queue_dict(const timing::QueueTimes& times) {
+  constexpr const char* kStallNames[] = {
+#define X(NAME) #NAME,
+      ONPU_STALLS(X)
+#undef X
+  };
+  nb::dict stalls;
+  for (size_t i = 0; i < timing::kStalls; ++i) stalls[kStallNames[i]] = times.stalls[i];
+  nb::dict out;
+  out["busy"] = times.busy;
+  out["hbm_contention"] = times.hbm_contention;
+  out["stalls"] = stalls;
+  return out;
+}
+
+nb::dict core_dict(const timing::CoreTimes& times) {
+  nb::dict sequencer;
+  sequencer["issue"] = times.sequencer.issue;
+  sequencer["scalar_load"] = times.sequencer.scalar_load;
+  sequencer["queue_full"] = times.sequencer.queue_full;
+  sequencer["barrier"] = times.sequencer.barrier;
+  nb::dict out;
+  out["sequencer"] = sequencer;
+  for (size_t q = 0; q < timing::kQueues; ++q) out[kQueueNames[q]] = queue_dict(times.queues[q]);
+  return out;
+}
+
+nb::dict op_dict(const timing::OpTimes& times, const std::string& location) {
+  nb::dict busy;
+  for (size_t q = 0; q < timing::kQueues; ++q) busy[kQueueNames[q]] = times.busy[q];
+  nb::dict out;
+  out["source"] =
+      nb::steal(PyUnicode_DecodeUTF8(location.data(), static_cast<Py_ssize_t>(location.size()), "replace"));
+  out["cycles"] = times.cycles;
+  out["busy"] = busy;
+  out["hbm_bytes"] = times.hbm_bytes;
+  out["macs"] = times.macs;
+  return out;
+}
+
+nb::dict time_launch(nb::handle chip, nb::bytes image, nb::sequence args) {
+  const npu_chip_desc desc = chip_desc(chip);
+  const timing::Parameters costs = parameters(chip);
+  const Program program = parse_image({reinterpret_cast<const std::byte*>(image.data()), image.size()}, desc);
+  const Arguments arguments(program, args);
+  timing::Report report;
+  {
+    nb::gil_scoped_release release;
+    const Hbm hbm(arguments.base, arguments.ranges);
+    report = timing::time_launch(program, desc, costs, arguments.values, hbm);
+  }
+  nb::list cores, ops;
+  for (const timing::CoreTimes& core : report.cores) cores.append(core_dict(core));
+  for (size_t i = 0; i < program.locations.size(); ++i) {
+    ops.append(op_dict(report.ops[i], program.locations[i]));
+  }
+  nb::dict out;
+  out["cycles"] = report.cycles;
+  out["barriers"] = report.barriers;
+  out["instructions"] = report.instructions;
+  out["bytes_loaded"] = report.bytes_loaded;
+  out["bytes_stored"] = report.bytes_stored;
+  out["macs"] = report.macs;
+  out["row_macs"] = report.row_macs;
+  out["cores"] = cores;
+  out["ops"] = ops;
+  return out;
+}
+
+}  // namespace
+
+void bind_timing(nb::module_& m) {
+  m.def("time_launch", &time_launch, nb::arg("chip"), nb::arg("image"), nb::arg("args"),
+        "What a launch would take on `chip`, a Chip with `timing`: timing/report.h as dictionaries.");
+}
+
+}  // namespace opennpu

@@ -1,0 +1,179 @@
+"""What launches of a compiled model would take on the chip: the timing model, docs/timing.md."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from opennpu.runtime.chip import Chip, ChipError
+from opennpu.runtime.container import Container
+from opennpu.runtime.device import Device
+from opennpu.runtime.dtypes import DTYPES
+from opennpu.runtime.language_model import CachedSequence, Chunk, LanguageModel
+from opennpu.runtime.page_pool import PagePool
+from opennpu.runtime.program import Program, ProgramError
+
+try:
+    from opennpu.runtime._core import time_launch
+except ImportError as error:
+    raise ImportError("the compiled part of opennpu.runtime is missing") from error
+
+ENGINES = ("load", "store", "matrix", "vector")
+PAGE_SIZE = 16  # tokens
+
+
+@dataclass(frozen=True)
+class TimingReport:
+    """One launch on the chip. Times are cycles of its clock; `cores` and `ops` are as the C++
+    core gives them (runtime/src/timing/report.h)."""
+
+    chip: Chip
+    cycles: int
+    barriers: int
+    instructions: int
+    bytes_loaded: int
+    bytes_stored: int
+    macs: int
+    row_macs: int
+    cores: list[dict]
+    ops: list[dict]
+
+    @property
+    def seconds(self) -> float:
+        return self.cycles / (self.chip.clock_mhz * 1e6)
+
+    @property
+    def hbm_bytes(self) -> int:
+        return self.bytes_loaded + self.bytes_stored
+
+    @property
+    def hbm_gbps(self) -> float:
+        """Achieved bandwidth, 10^9 bytes a second."""
+        return self.hbm_bytes / self.seconds / 1e9 if self.cycles else 0.0
+
+    @property
+    def hbm_bound(self) -> float:
+        """Cycles that the bytes moved take at the memory's full bandwidth."""
+        return self.hbm_bytes * self.chip.clock_mhz / (1000 * self.chip.timing.hbm_gbps)
+
+    @property
+    def matrix_bound(self) -> float:
+        """Cycles that the products take with every array of the chip at its peak."""
+        return self.row_macs / (self.chip.mx_k * self.chip.mx_n * self.chip.cores)
+
+    @property
+    def roofline_ratio(self) -> float:
+        """The roofline bound of the same work over the time it takes: at most 1."""
+        return max(self.hbm_bound, self.matrix_bound) / self.cycles if self.cycles else 1.0
+
+    @cached_property
+    def utilisation(self) -> dict[str, float]:
+        """The share of the time that each engine works, over all cores."""
+        return {engine: self._share(core[engine]["busy"] for core in self.cores) for engine in ENGINES}
+
+    @cached_property
+    def stalls(self) -> dict[str, dict[str, float]]:
+        """For each engine the share of the time that it waits, by cause; for the sequencer too."""
+        out = {
+            engine: {
+                cause: self._share(core[engine]["stalls"][cause] for core in self.cores)
+                for cause in self.cores[0][engine]["stalls"]
+            }
+            for engine in ENGINES
+        }
+        causes = self.cores[0]["sequencer"].keys() - {"issue"}
+        out["sequencer"] = {
+            cause: self._share(core["sequencer"][cause] for core in self.cores) for cause in sorted(causes)
+        }
+        return out
+
+    @property
+    def hbm_contention(self) -> dict[str, float]:
+        """The share of the time that transfers take longer because others use the memory too."""
+        return {e: self._share(core[e]["hbm_contention"] for core in self.cores) for e in ("load", "store")}
+
+    def most_expensive(self, count: int) -> list[dict]:
+        """The source ops that take longest, each an entry of `ops`."""
+        return sorted(self.ops, key=lambda op: -op["cycles"])[:count]
+
+    def to_dict(self) -> dict:
+        """Everything, for JSON."""
+        names = ("cycles", "seconds", "barriers", "instructions", "bytes_loaded", "bytes_stored", "hbm_gbps")
+        names += ("macs", "hbm_bound", "matrix_bound", "roofline_ratio", "utilisation", "stalls")
+        names += ("hbm_contention", "cores", "ops")
+        return {"chip": self.chip.name, **{name: getattr(self, name) for name in names}}
+
+    def _share(self, cycles) -> float:
+        return sum(cycles) / max(self.cycles * len(self.cores), 1)
+
+
+def time_image(chip: Chip, image: bytes, args: list) -> TimingReport:
+    """Times one launch of a program image; `args` as `Stream.launch` takes them.
+
+    Raises ChipError when the chip has no costs, NpuError as a load and a launch do.
+    """
+    if chip.timing is None:
+        raise ChipError(f"the chip {chip.name} has no table `timing`: add one to its file (docs/timing.md)")
+    return TimingReport(chip, **time_launch(chip, image, args))
+
+
+class TimedModel:
+    """A compiled model whose launches are timed and not computed.
+
+    target: the chip with its costs, by name, file or Chip; without it the chip file that has the name of
+    the chip that the model was compiled for. Weights are not loaded: no cost depends on their values.
+    Raises ChipError, NpuError.
+    """
+
+    def __init__(self, container: Container, target: "str | Chip | None" = None):
+        compiled_for = container.signature.chip
+        chip = Chip.load(target if target is not None else compiled_for.name)
+        if chip.fingerprint != compiled_for.fingerprint:
+            raise ChipError(
+                f"{container.path} was compiled for {compiled_for.name}, which differs from {chip.name} in "
+                "more than its costs: compile the model for the target"
+            )
+        self.chip, self.image = replace(compiled_for, timing=chip.timing), container.program
+        self.program = Program(Device(self.chip, threads=1), self.image, container.signature)
+
+    @property
+    def is_language_model(self) -> bool:
+        return self.program.signature.kv is not None
+
+    def launch(
+        self, inputs: Mapping[str, torch.Tensor | np.ndarray], kv: PagePool | None = None
+    ) -> TimingReport:
+        """Times one launch. Of the inputs only integers that steer the program matter."""
+        args, _ = self.program.bind(inputs, kv)
+        self.program.stream.synchronize()
+        return time_image(self.chip, self.image, args)
+
+    def batch(self, tokens: int, sequences: int, context: int) -> TimingReport:
+        """One launch of a language model: `tokens` new tokens, shared out evenly over the sequences, each
+        of which is `context` tokens long afterwards."""
+        shares = [tokens // sequences + (i < tokens % sequences) for i in range(sequences)]
+        if not 0 < shares[-1] <= shares[0] <= context:
+            raise ProgramError(
+                f"{tokens} tokens of {sequences} sequences with a context of {context} tokens: each sequence "
+                "needs at least one new token and a context that holds its new tokens"
+            )
+        pages = -(-context // PAGE_SIZE)
+        pool = PagePool(self.program.device, self.program.signature.kv, PAGE_SIZE, pages * sequences)
+        chunks = [Chunk(CachedSequence(pool.alloc(pages), context - share), [0] * share) for share in shares]
+        return self.launch(LanguageModel(self.program, pool).inputs(chunks), pool)
+
+    def zeros(self, symbols: Mapping[str, int]) -> TimingReport:
+        """One launch of any other model, on inputs of zeros. Symbols that are not given have their
+        least value."""
+        ranges = self.program.signature.symbols
+        if unknown := symbols.keys() - ranges.keys():
+            known = ", ".join(ranges) or "none"
+            raise ProgramError(f"no symbol {', '.join(sorted(unknown))}: the program has {known}")
+        values = {name: symbols.get(name, least) for name, (least, _) in ranges.items()}
+        return self.launch(
+            {
+                name: torch.zeros([e.evaluate(values) for e in arg.shape], dtype=DTYPES[arg.dtype])
+                for name, arg in self.program.signature.tensors("input").items()
+            }
+        )
