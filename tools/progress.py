@@ -27,5 +27,6 @@ class Progress:
 
     def bytes(self, done: int, total: int) -> None:
         """How far the last stage is."""
-        self._bar.n = len(self._stages) - 1 + done / total
-        self._bar.set_description_str(f"{self._stages[-1]} {done >> 20}/{total >> 20} MiB")
+        text = f"{self._stages[-1]} {done >> 20}/{total >> 20} MiB"
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.update(len(self._stages) - 1 + done / total - self._bar.n)
