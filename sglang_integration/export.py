@@ -130,17 +130,22 @@ def _make_language_program(model: nn.Module) -> None:
         raise CompileError(Problem(what, remedy="Export it with torch.export.export and torch.export.save."))
     model.logits_processor = SelectedLogits(model.logits_processor)
     # SGLang pads the vocabulary; the tokens and logits beyond it do not exist.
-    head = model.lm_head
+    head = _output_layer(model)
     for parameter in (head.weight, getattr(head, "bias", None)):
         if parameter is not None:
             parameter.data = parameter.data[: model.config.vocab_size]
     model.__class__ = type(type(model).__name__, (LanguageProgram, type(model)), {})
 
 
+def _output_layer(model: nn.Module) -> nn.Module:
+    """Where a class ties its embeddings always, such as Gemma's, it has no lm_head."""
+    return model.lm_head if hasattr(model, "lm_head") else model.model.embed_tokens
+
+
 def _example_inputs(model: nn.Module) -> dict[str, Tensor]:
     """Any sizes that differ from each other and from 1."""
     sizes = {"T": 6, "B": 3, "P": 4, "B + 1": 4, "R": 5}
-    device = model.lm_head.weight.device
+    device = _output_layer(model).weight.device
     return {
         name: torch.zeros([sizes[extent] for extent in extents], dtype=dtype, device=device)
         for name, (dtype, extents) in INPUTS.items()
@@ -156,5 +161,5 @@ def _model_facts(model: nn.Module) -> dict:
         "vocab_size": config.vocab_size,
         "eos_token_ids": eos if isinstance(eos, list) else [eos],
         "context_length": config.max_position_embeddings,
-        "dtype": str(model.lm_head.weight.dtype).removeprefix("torch."),
+        "dtype": str(_output_layer(model).weight.dtype).removeprefix("torch."),
     }
