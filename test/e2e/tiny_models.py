@@ -24,10 +24,20 @@ TINY = {
 }
 MODELS = {
     "llama": ("llama", {"tie_word_embeddings": False}),
-    "llama-bias": ("llama", {"attention_bias": True, "vocab_size": 307}),
-    "llama-wide": ("llama", {"head_dim": 128, "num_key_value_heads": 1, "tie_word_embeddings": True}),
-    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "llama-wide": (
+        "llama",
+        {"head_dim": 128, "num_key_value_heads": 1, "attention_bias": True, "vocab_size": 307},
+    ),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),  # biases of queries, keys and values
     "qwen3": ("qwen3", {"tie_word_embeddings": True}),
+    "granite": (  # computes in place
+        "granite",
+        {"attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 2.0},
+    ),
+    "gemma2": (  # every other layer with a window, capped scores and logits, no lm_head
+        "gemma2",
+        {"sliding_window": 11, "query_pre_attn_scalar": 16, "hidden_act": "gelu_pytorch_tanh"},
+    ),
 }
 """Name → transformers' type of model, and what differs from TINY."""
 WEIGHT_DEVIATION = 0.2  # large enough that the tokens depend on the context
