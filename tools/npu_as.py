@@ -6,6 +6,7 @@ from pathlib import Path
 
 from opennpu.compiler.assembly import AssemblyError, parse_assembly
 from opennpu.compiler.image import pack_image
+from opennpu.tools.arguments import output_file
 
 _EPILOG = """examples:
   npu-dis model.npu -o model.s
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", help="assembly text; - reads standard input")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="the program image to write")
+    parser.add_argument("-o", "--output", required=True, type=output_file, help="the program image to write")
     args = parser.parse_args(argv)
     try:
         text = sys.stdin.read() if args.input == "-" else Path(args.input).read_text()

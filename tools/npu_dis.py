@@ -8,6 +8,7 @@ from opennpu.compiler.assembly import print_image
 from opennpu.compiler.container import ContainerError, read_program
 from opennpu.compiler.image import ImageError, parse_image
 from opennpu.dialects.isa.encoding import EncodingError
+from opennpu.tools.arguments import output_file
 
 _EPILOG = """examples:
   npu-dis model.npu | less
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", type=Path, help="model.npu or a program image")
-    parser.add_argument("-o", "--output", type=Path, help="write here instead of standard output")
+    parser.add_argument("-o", "--output", type=output_file, help="write here instead of standard output")
     args = parser.parse_args(argv)
     try:
         text = print_image(parse_image(read_program(args.input)))

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from opennpu.compiler.pass_manager import Stage, parse_pipeline, run_pipeline
 from opennpu.compiler.passes import registry
@@ -11,8 +12,16 @@ from opennpu.dialects import load_all
 from opennpu.dialects.diagnostics import CompileError
 from opennpu.dialects.printer import pretty
 from opennpu.tools import expected_diagnostics
+from opennpu.tools.arguments import output_file
 from opennpu.tools.expected_diagnostics import Diagnostic
 from torch_mlir import ir
+
+_EPILOG = """examples:
+  npu-compile model.pt --dump-dir ir -o model.npu
+  npu-opt ir/torch.mlir --convert-torch-to-npu --npu-canonicalize --pretty
+  npu-opt ir/npu.mlir --convert-npu-to-tile=chip=npu1 -o tile.mlir
+  npu-opt --pass-pipeline='builtin.module(npu-canonicalize,cse)' < ir/npu.mlir
+"""
 
 SPLIT = re.compile(r"^[ \t]*// -----.*$", re.MULTILINE)
 
@@ -53,11 +62,10 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     if {"-h", "--help"} & set(argv):
         passes = sorted(registry.load_all().values(), key=lambda p: p.name)
-        parser.epilog = "passes (MLIR's own are known too):\n" + "\n".join(
-            f"  --{p.name:28} {p.summary}" for p in passes
-        )
+        rows = "\n".join(f"  --{p.name:28} {p.summary}" for p in passes)
+        parser.epilog = f"{_EPILOG}\npasses (MLIR's own are known too):\n{rows}"
     parser.add_argument("input", nargs="?", default="-", help="a file, or - for the standard input")
-    parser.add_argument("-o", dest="output", default="-", help="where the result goes")
+    parser.add_argument("-o", dest="output", type=output_file, help="default: standard output")
     parser.add_argument("--pass-pipeline", help="'builtin.module(…)'")
     parser.add_argument("--split-input-file", action="store_true", help="pieces between // ----- alone")
     parser.add_argument("--verify-diagnostics", action="store_true", help="check expected-error comments")
@@ -145,14 +153,15 @@ def verify_diagnostics(pieces: list[str], outcomes: list[Outcome]) -> int:
     return int(bool(problems))
 
 
-def write(text: str, path: str) -> None:
-    if path == "-":
-        sys.stdout.write(text)
+def write(text: str, path: Path | None) -> None:
+    if path:
+        path.write_text(text, encoding="utf-8")
     else:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        sys.stdout.write(text)
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CompileError(f"{path} is not MLIR text: {error}") from error
