@@ -2,6 +2,7 @@
 #
 #   make demo       SmolLM2 from its package to text on the virtual chip; PROMPT="…" asks something else
 #   make test       lint, then all tests
+#   make bench      speed of the native engine beside the machine's limits
 #   make sanitize   the loader's fuzz test under AddressSanitizer and UBSan
 #   make clean      remove build/ (.venv/ stays)
 
@@ -20,7 +21,7 @@ CXX     := $(shell find runtime \( -name '*.cpp' -o -name '*.h' \) -print)
 # Build tools come from the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: all demo test lint lit unit sanitize clean
+.PHONY: all demo test lint lit unit bench sanitize clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed
@@ -68,6 +69,9 @@ lit: $(VENV)/installed
 # worker, so that its models are made once.
 unit: $(DEMO)/model.npu
 	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder test/e2e test/unit
+
+bench: $(DEMO)/model.npu
+	python benchmarks/engine.py $< --json build/bench.json
 
 sanitize: $(VENV)/installed
 	cmake -S . -B build/sanitize -G Ninja -DOPENNPU_SANITIZE=address,undefined
