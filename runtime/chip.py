@@ -159,7 +159,7 @@ def _timing_problems(table: object):
     elif table:
         keys = [f.name for f in fields(ChipTiming)]
         yield from (f"unknown key `timing.{key}`" for key in table if key not in keys)
-        problems = (_problem(f"timing.{key}", table.get(key), int, key not in FREE) for key in keys)
+        problems = (_problem(f"timing.{key}", table.get(key), int, 0 if key in FREE else 1) for key in keys)
         yield from filter(None, problems)
 
 

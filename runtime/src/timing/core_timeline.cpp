@@ -46,7 +46,7 @@ bool CoreTimeline::issue(const std::vector<Task>& tasks) {
       if (!drained) break;
       issue_to(sequencer_ + task.issue);
       arrival_ = sequencer_;
-      for (const Queue& queue : queues_) arrival_ = std::max(arrival_, queue.done);
+      for (const Queue& queue : queues_) arrival_ = std::max({arrival_, queue.done, queue.front});
     } else if (task.kind == Task::Kind::ScalarLoad) {
       issue_to(sequencer_ + task.issue);
       sequencer_ += p_.scalar_load_cycles;
@@ -57,11 +57,24 @@ bool CoreTimeline::issue(const std::vector<Task>& tasks) {
       if (queue.pushed - queue.left == depth) break;
       const int64_t room = queue.pushed < depth ? 0 : queue.started[queue.pushed % depth];
       issue_to(std::max(sequencer_ + task.issue, room));
-      queue.pending.push_back({&task, sequencer_});
+      queue.pending.push_back({&task, sequencer_, match(task)});
       ++queue.pushed;
     }
   }
   return next_ != first;
+}
+
+CoreTimeline::Set* CoreTimeline::match(const Task& task) {
+  std::deque<Set*>& unmatched = unmatched_[task.flag];
+  if (task.kind == Task::Kind::SetFlag) {
+    sets_.push_back({kUnknown, task.queue});
+    unmatched.push_back(&sets_.back());
+    return &sets_.back();
+  }
+  if (task.kind != Task::Kind::WaitFlag) return nullptr;
+  Set* set = unmatched.front();
+  unmatched.pop_front();
+  return set;
 }
 
 // Starts what can start; stops at an unknown time.
@@ -71,7 +84,7 @@ bool CoreTimeline::run(size_t index) {
   while (!queue.pending.empty() && queue.transfer == nullptr) {
     const Pending next = queue.pending.front();
     if (next.task->kind == Task::Kind::WaitFlag) {
-      if (flags_[next.task->flag].empty()) break;
+      if (next.set->visible == kUnknown) break;
       wait_flag(index, next);
     } else if (next.task->kind == Task::Kind::SetFlag) {
       set_flag(index, next);
@@ -88,14 +101,11 @@ bool CoreTimeline::run(size_t index) {
 void CoreTimeline::set_flag(size_t index, const Pending& next) {
   Queue& queue = queues_[index];
   leave(queue, std::max(next.issued, queue.front));
-  flags_[next.task->flag].push_back(
-      {std::max(queue.front, queue.done) + p_.flag_cycles, static_cast<uint8_t>(index)});
+  next.set->visible = std::max(queue.front, queue.done) + p_.flag_cycles;
 }
 
 void CoreTimeline::wait_flag(size_t index, const Pending& next) {
-  std::deque<Set>& sets = flags_[next.task->flag];
-  const Set set = sets.front();
-  sets.pop_front();
+  const Set& set = *next.set;
   stall(index, next.issued, Stall::Issue);
   stall(index, set.visible, static_cast<Stall>(static_cast<size_t>(Stall::Load) + set.queue));
   Queue& queue = queues_[index];
@@ -168,6 +178,8 @@ void CoreTimeline::release(int64_t time) {
   times_.sequencer.barrier += time - sequencer_;
   sequencer_ = time;
   next_ = 0;
+  const auto none = [](const std::deque<Set*>& sets) { return sets.empty(); };
+  if (std::all_of(unmatched_.begin(), unmatched_.end(), none)) sets_.clear();
   for (size_t q = 0; q < kQueues; ++q) stall(q, time, Stall::Barrier);
 }
 

@@ -44,9 +44,18 @@ class CoreTimeline {
   const CoreTimes& times() const { return times_; }
 
  private:
+  static constexpr int64_t kUnknown = -1;
+
+  // A set_flag, and the wait_flag that it meets: the next in program order.
+  struct Set {
+    int64_t visible = kUnknown;
+    uint8_t queue;
+  };
+
   struct Pending {
     const Task* task;
     int64_t issued;
+    Set* set;  // of a set_flag or wait_flag
   };
 
   struct Queue {
@@ -61,12 +70,8 @@ class CoreTimeline {
     int64_t transfer_start = 0;
   };
 
-  struct Set {
-    int64_t visible;
-    uint8_t queue;
-  };
-
   bool issue(const std::vector<Task>& tasks);
+  Set* match(const Task& task);
   bool run(size_t queue);
   void start(size_t queue, const Pending& next);
   void set_flag(size_t queue, const Pending& next);
@@ -84,7 +89,8 @@ class CoreTimeline {
   int64_t sequencer_ = 0;  // time up to which the sequencer has got
   int64_t arrival_ = 0;
   std::array<Queue, kQueues> queues_;
-  std::array<std::deque<Set>, isa::kFlags> flags_;
+  std::deque<Set> sets_;                                 // its elements stay where they are
+  std::array<std::deque<Set*>, isa::kFlags> unmatched_;  // sets without a wait so far
   int64_t tile_ready_ = 0;  // when the last stationary tile is in the matrix unit's shadow registers
   CoreTimes times_;
 };
