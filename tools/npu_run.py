@@ -24,7 +24,7 @@ _EPILOG = """examples:
   npu-run model.npu --model-dir build/demo/smollm2 --prompt "Once upon a time"
   npu-run model.npu --model-dir build/demo/smollm2 --prompt "Why is the sky blue?" --chat
   npu-run mlp.npu --input x.npy --output y.npy
-  npu-run mlp.npu --input x=x.npy --output output=y.npy --race-check
+  npu-run mlp.npu --input input=x.npy --output output=y.npy --race-check
 """
 
 ERRORS = (ChipError, ContainerError, SignatureError, NpuError, KvPoolError, ProgramError, OSError)
@@ -106,8 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("--seed", type=int, help="make sampling repeatable")
     text.add_argument("--kv-tokens", type=int, help="size of the KV pool; default: what is needed")
     tensors = parser.add_argument_group("any other model")
-    tensors.add_argument("--input", nargs="+", default=[], metavar="[NAME=]FILE.npy")
-    tensors.add_argument("--output", nargs="+", default=[], metavar="[NAME=]FILE.npy")
+    named = {"nargs": "+", "default": [], "metavar": "[NAME=]FILE.npy"}
+    tensors.add_argument("--input", **named, help="values by name, or in the program's order")
+    tensors.add_argument("--output", **named, help="where results go; those not named stay unwritten")
     return parser
 
 

@@ -12,6 +12,12 @@ from opennpu.runtime.program import ProgramError
 from opennpu.runtime.signature import SignatureError
 from opennpu.runtime.timing import TimedModel, TimingReport
 
+_EPILOG = """examples:
+  npu-sim model.npu --tokens 64                      prefill of 64 tokens
+  npu-sim model.npu --seqs 16 --context 512          decode of 16 sequences
+  npu-sim model.npu --target my_chip.toml --json
+"""
+
 ERRORS = (ChipError, ContainerError, SignatureError, NpuError, ProgramError, OSError)
 
 
@@ -37,11 +43,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="npu-sim", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(
+        prog="npu-sim",
+        description="Tells what a launch of a program would take on the chip, and where the time goes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("program", type=Path, help="model.npu, made by npu-compile; weights are not needed")
-    parser.add_argument("--target", help="chip with the costs to use: a name or a TOML file")
+    parser.add_argument(
+        "--target", help="chip with the costs to use: a name or a TOML file; default: the program's"
+    )
     parser.add_argument("--json", action="store_true", help="everything, for machines")
-    parser.add_argument("--ops", type=_count, default=10, help="how many of the most expensive ops to print")
+    parser.add_argument(
+        "--ops", type=_count, default=10, help="how many of the most expensive ops to print; default: 10"
+    )
     text = parser.add_argument_group("language models")
     text.add_argument("--tokens", type=_count, help="new tokens of the launch; one a sequence without it")
     text.add_argument("--seqs", type=_count, default=1, help="sequences that share the new tokens")
