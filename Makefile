@@ -8,8 +8,8 @@
 
 PYTHON  ?= python3
 VENV    ?= .venv
-PROMPT  ?= Why is the sky blue?
-TOKENS  ?= 64
+PROMPT  ?= Explain in two sentences how a rainbow comes about.
+TOKENS  ?= 128
 WORKERS ?= 2
 
 BIN     := $(VENV)/bin
