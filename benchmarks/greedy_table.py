@@ -52,7 +52,7 @@ class Parting:
     expected: int
     found: int
     margin: float  # by which fp32's logit of `expected` is above that of `found`
-    moved: float  # how far from that the margin is in the one that parts
+    moved: float  # how far the margin is from that in the one that parts, in one launch
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -185,8 +185,10 @@ def _partings(continuations: Iterable[Continuation], models: dict, tokenizer) ->
         "## Where they part",
         "",
         "The position counts generated tokens. The margin is by how much fp32's logit of its own token is",
-        "above that of the other's token, after the same tokens. The last column is how far the roundings",
-        "to bfloat16 moved that margin: texts part where the two candidates lie closer than that.",
+        "above that of the other's token, after the same tokens. The last column is how far the roundings to",
+        "bfloat16 move that margin in one launch over all tokens before. OpenNPU's logits are the same however",
+        "tokens are split over launches, so its texts part where the margin is smaller than that. Those of",
+        "transformers depend on the split: the run that parts may have moved the margin further.",
         "",
         "| prompt | who | position | fp32 has | it has | margin in fp32 | moved by |",
         "|---|---|---|---|---|---|---|",
