@@ -77,39 +77,40 @@ CoreTimeline::Set* CoreTimeline::match(const Task& task) {
   return set;
 }
 
-// Starts what can start; stops at an unknown time.
+// Starts what can start; stops at an unknown time. Flags pass a transfer whose end is not known yet: what
+// they let the sequencer issue may share the memory with it.
 bool CoreTimeline::run(size_t index) {
   Queue& queue = queues_[index];
   bool moved = false;
-  while (!queue.pending.empty() && queue.transfer == nullptr) {
-    const Pending next = queue.pending.front();
-    if (next.task->kind == Task::Kind::WaitFlag) {
-      if (next.set->visible == kUnknown) break;
-      wait_flag(index, next);
-    } else if (next.task->kind == Task::Kind::SetFlag) {
-      set_flag(index, next);
+  for (; !queue.pending.empty(); queue.pending.pop_front(), moved = true) {
+    const Pending& next = queue.pending.front();
+    const Task::Kind kind = next.task->kind;
+    if (kind == Task::Kind::SetFlag || kind == Task::Kind::WaitFlag) {
+      const bool wait = kind == Task::Kind::WaitFlag;
+      if (wait && next.set->visible == kUnknown) break;
+      leave(queue, std::max({next.issued, queue.front, wait ? next.set->visible : 0}));
+      queue.flags.push_back({next, queue.front});
+      if (queue.transfer == nullptr) settle_flags(index);
     } else {
+      if (queue.transfer != nullptr) break;
       start(index, next);
     }
-    queue.pending.pop_front();
-    moved = true;
   }
   return moved;
 }
 
-// Once all before it has completed; those behind it need not wait for that.
-void CoreTimeline::set_flag(size_t index, const Pending& next) {
+// The flags that have left the queue since its unit's last instruction, which has ended.
+void CoreTimeline::settle_flags(size_t index) {
   Queue& queue = queues_[index];
-  leave(queue, std::max(next.issued, queue.front));
-  next.set->visible = std::max(queue.front, queue.done) + p_.flag_cycles;
-}
-
-void CoreTimeline::wait_flag(size_t index, const Pending& next) {
-  const Set& set = *next.set;
-  stall(index, next.issued, Stall::Issue);
-  stall(index, set.visible, static_cast<Stall>(static_cast<size_t>(Stall::Load) + set.queue));
-  Queue& queue = queues_[index];
-  leave(queue, std::max({next.issued, queue.front, set.visible}));
+  for (const auto& [flag, left] : queue.flags) {
+    if (flag.task->kind == Task::Kind::SetFlag) {
+      flag.set->visible = std::max(left, queue.done) + p_.flag_cycles;
+    } else {
+      stall(index, flag.issued, Stall::Issue);
+      stall(index, left, static_cast<Stall>(static_cast<size_t>(Stall::Load) + flag.set->queue));
+    }
+  }
+  queue.flags.clear();
 }
 
 // A stationary tile goes into shadow registers while the array still works on earlier products. They are
@@ -149,6 +150,7 @@ void CoreTimeline::end_transfer(uint32_t id, double time) {
   occupy(index, task, start, end);
   queue.unit = end;
   queue.transfer = nullptr;
+  settle_flags(index);
 }
 
 // The queue's unit works on `task`; the next instructions may start before it has completed.

@@ -58,8 +58,14 @@ class CoreTimeline {
     Set* set;  // of a set_flag or wait_flag
   };
 
+  struct PassedFlag {
+    Pending flag;
+    int64_t left;  // when it left the queue
+  };
+
   struct Queue {
     std::deque<Pending> pending;
+    std::vector<PassedFlag> flags;   // that passed a transfer on its way
     std::vector<int64_t> started;    // ring: when each of the last `queue_depth` instructions left the queue
     uint64_t pushed = 0, left = 0;   // how many instructions entered and left
     int64_t front = 0;               // the next one starts no earlier
@@ -74,8 +80,7 @@ class CoreTimeline {
   Set* match(const Task& task);
   bool run(size_t queue);
   void start(size_t queue, const Pending& next);
-  void set_flag(size_t queue, const Pending& next);
-  void wait_flag(size_t queue, const Pending& next);
+  void settle_flags(size_t queue);
   void stall(size_t queue, int64_t until, Stall cause);
   void occupy(size_t queue, const Task& task, int64_t start, int64_t end);
   void leave(Queue& queue, int64_t time);

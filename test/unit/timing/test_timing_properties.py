@@ -21,7 +21,7 @@ def by_core(number: int) -> Affine:
 
 @st.composite
 def programs(draw):
-    """Stretches of random work between barriers, with flags between random queues."""
+    """Stretches of random work between barriers, each flag between two queues."""
     body = []
     for _ in range(draw(st.integers(1, 3))):
         for _ in range(draw(st.integers(1, 8))):
@@ -40,7 +40,9 @@ def programs(draw):
                 )
             )
             if draw(st.booleans()):
-                body += [set_flag(draw(QUEUES), 0), wait_flag(draw(QUEUES), 0)]
+                first, second = draw(QUEUES), draw(QUEUES)
+                flag = ENGINES.index(first) * len(ENGINES) + ENGINES.index(second)
+                body += [set_flag(first, flag), wait_flag(second, flag)]
         body.append(op("barrier"))
     return body
 

@@ -1,0 +1,192 @@
+"""The machine of docs/timing.md, stepped cycle by cycle: slow, simple, and written from the page alone.
+
+It takes straight-line programs: a list of instructions, the same for every core, whose operands may
+depend on r0, the core's number.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from opennpu.dialects.isa.encoding import Affine, Instruction
+from opennpu.dialects.isa.table import ISA
+from opennpu.runtime.chip import Chip
+
+LIMIT = 1_000_000  # cycles
+UNITS = {"mx_load": "shadow registers", "mx_mul": "array"}
+
+
+@dataclass(eq=False)
+class Job:
+    """An instruction in a queue."""
+
+    name: str
+    queue: str
+    values: dict
+    unit: str = ""
+    least: int = 0  # cycles that its unit is taken at least
+    latency: int = 0
+    bytes_left: float = 0.0  # of HBM time
+    started: int | None = None
+    left_unit: int | None = None
+
+    def completed(self, now: int) -> bool:
+        return self.left_unit is not None and now >= self.left_unit + self.latency
+
+
+class Machine:
+    def __init__(self, chip: Chip, program: list[Instruction]):
+        self.chip, self.now = chip, 0
+        self.cores = [Core(chip, number, program) for number in range(chip.cores)]
+
+    def run(self) -> int:
+        """The cycles until every core has halted."""
+        resume = None
+        while any(core.program for core in self.cores):
+            self.now += 1
+            assert self.now < LIMIT, "the program does not end"
+            self.move_bytes()
+            if resume == self.now:
+                for core in self.cores:
+                    core.at_barrier, core.ready = False, self.now
+                resume = None
+            for core in self.cores:
+                core.step(self.now)
+            if resume is None and all(core.at_barrier and core.drained(self.now) for core in self.cores):
+                resume = self.now + self.chip.timing.barrier_cycles
+        while not all(core.drained(self.now) for core in self.cores):
+            self.now += 1
+            self.move_bytes()
+            for core in self.cores:
+                core.step(self.now)
+        return self.now
+
+    def move_bytes(self) -> None:
+        """One cycle of HBM: an equal share for each transfer on its way."""
+        transfers = [job for core in self.cores for job in core.running if job.bytes_left > 1e-6]
+        bandwidth = self.chip.timing.hbm_gbps * 1000 / self.chip.clock_mhz
+        for job in transfers:
+            job.bytes_left -= min(self.chip.timing.dma_bytes_per_cycle, bandwidth / len(transfers))
+
+
+class Core:
+    def __init__(self, chip: Chip, number: int, program: list[Instruction]):
+        self.chip, self.costs, self.number = chip, chip.timing, number
+        self.program = deque([*program, Instruction("halt")])
+        self.queues = {name: deque() for name in ("load", "store", "matrix", "vector")}
+        self.running: list[Job] = []  # started, not completed
+        self.flags: dict[int, list[int]] = {}  # times from which a wait may take them
+        self.ready = 0  # the sequencer issues nothing up to here
+        self.at_barrier = False
+        self.tile, self.row_cycles = (0, 0), 0
+
+    def drained(self, now: int) -> bool:
+        return not any(self.queues.values()) and all(job.completed(now) for job in self.running)
+
+    def step(self, now: int) -> None:
+        for job in self.running:
+            if job.left_unit is None and job.bytes_left <= 1e-6 and now >= job.started + job.least:
+                job.left_unit = now
+        if self.program and not self.at_barrier and now >= self.ready + self.costs.issue_cycles:
+            self.issue(now)
+        while any([self.start(queue, now) for queue in self.queues.values()]):
+            pass
+        self.running = [job for job in self.running if not job.completed(now)]
+
+    def issue(self, now: int) -> None:
+        instruction = self.program[0]
+        spec = ISA[instruction.name]
+        values = {k: self.value(v) for k, v in instruction.fields.items()}
+        if instruction.name == "barrier":
+            self.at_barrier = True
+        elif instruction.name != "halt":
+            queue = values.get("queue", spec.engine)
+            if len(self.queues[queue]) == self.costs.queue_depth:
+                return
+            self.queues[queue].append(self.job(instruction.name, queue, values))
+        self.program.popleft()
+        self.ready = now
+
+    def value(self, field):
+        """An operand on this core."""
+        if not isinstance(field, Affine):
+            return field
+        return field.imm + sum(coef * {0: self.number}[reg] for reg, coef in field.terms)
+
+    def start(self, queue: deque[Job], now: int) -> bool:
+        """Starts the head of the queue if it can."""
+        if not queue:
+            return False
+        job = queue[0]
+        mine = [other for other in self.running if other.queue == job.queue]
+        if job.name == "set_flag":
+            # Those behind it go on: it waits beside the queue.
+            visible = SetLater([*mine], now, self.costs.flag_cycles)
+            self.flags.setdefault(job.values["flag"], []).append(visible)
+        elif job.name == "wait_flag":
+            sets = self.flags.get(job.values["flag"], [])
+            if not sets or not sets[0].seen(now):
+                return False
+            sets.pop(0)
+        else:
+            needs = {"array": ("array", "shadow registers")}.get(job.unit, (job.unit,))
+            if any(other.unit in needs and other.left_unit is None for other in mine):
+                return False
+            job.started = now
+            if job.bytes_left == 0 and job.least == 0:
+                job.left_unit = now
+            self.running.append(job)
+        queue.popleft()
+        return True
+
+    def job(self, name: str, queue: str, v: dict) -> Job:
+        """An instruction with what it costs."""
+        c, job = self.costs, Job(name, queue, v, UNITS.get(name, queue))
+        match ISA[name].timing.formula:
+            case "transfer":
+                side = "ss" if name == "dma_load" else "ds"
+                grid = [(i, j, k) for i in range(v["n0"]) for j in range(v["n1"]) for k in range(v["n2"])]
+                starts = [i * v[side + "0"] + j * v[side + "1"] + k * v[side + "2"] for i, j, k in grid]
+                self.transfer(job, [(start, v["bytes"]) for start in starts], 0)
+            case "indirect":
+                rows = [r * v["row_stride"] for r in range(v["rows"])]
+                runs = [(i << 40 | row, v["row_bytes"]) for i in range(v["count"]) for row in rows]
+                self.transfer(job, runs, v["count"])
+            case "stationary":
+                self.tile = (v["k"], v["n"])
+                self.row_cycles = (
+                    c.matrix_bf16_row_cycles if v["dtype"] == "bf16" else c.matrix_f32_row_cycles
+                )
+                job.least = v["k"] * c.matrix_load_row_cycles
+            case "product":
+                if min(v["rows"], *self.tile) > 0:
+                    job.least, job.latency = v["rows"] * self.row_cycles, c.matrix_latency_cycles
+            case "vector":
+                elements = math.prod(max(v[d], 0) for d in ("d0", "d1", "d2"))
+                job.least = c.vector_startup_cycles + -(-elements // c.vector_lanes) if elements else 0
+        return job
+
+    def transfer(self, job: Job, pieces: list[tuple[int, int]], indices: int) -> None:
+        c, runs = self.costs, []
+        for start, size in pieces:
+            if size > 0 and runs and sum(runs[-1]) == start:
+                runs[-1] = (runs[-1][0], runs[-1][1] + size)
+            elif size > 0:
+                runs.append((start, size))
+        if runs:
+            whole = sum(-(-size // c.hbm_burst_bytes) * c.hbm_burst_bytes for _, size in runs)
+            job.bytes_left = whole + len(runs) * c.hbm_run_overhead_bytes
+            job.least = len(runs) * c.dma_run_cycles + indices * c.dma_index_cycles
+            job.latency = c.dma_latency_cycles * (2 if indices else 1)
+
+
+class SetLater:
+    """A flag that is set once some jobs have completed."""
+
+    def __init__(self, before: list[Job], issued: int, cycles: int):
+        self.before, self.issued, self.cycles = before, issued, cycles
+
+    def seen(self, now: int) -> bool:
+        """Whether a wait_flag may take it."""
+        then = now - self.cycles
+        return then >= self.issued and all(job.completed(then) for job in self.before)
