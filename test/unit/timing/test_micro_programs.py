@@ -214,8 +214,9 @@ def test_load_and_store_of_a_core_share_the_memory():
 def test_flags_pass_a_transfer():
     body = [load(64), set_flag("load", 0), wait_flag("load", 0), store(64)]
     report = run(*body, on=chip(hbm_gbps=16, queue_depth=1))
-    # The flags leave the queue of one while the load runs, so the store starts in cycle 4. The load gets 3 · 16
-    # bytes before and 8 a cycle after that: it ends in cycle 14, the wait 100 + 5 later, after the store.
+    # The flags leave the queue of one while the load runs, so the store starts in cycle 4. The load
+    # gets 3 · 16 bytes before and 8 a cycle after that: it ends in cycle 14, the wait 100 + 5 later,
+    # after the store.
     assert report.cores[0]["load"]["busy"] == 13
     assert report.cores[0]["load"]["stalls"]["load"] == 100 + 5
     assert report.cycles == 14 + 100 + 5
