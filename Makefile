@@ -41,8 +41,8 @@ $(VENV)/installed: $(VENV)/requirements pyproject.toml CMakeLists.txt runtime/CM
 # ---- the demo
 
 demo: $(DEMO)/model.npu
-	npu-run $< --model-dir $(DEMO)/smollm2 --chat --prompt "$(PROMPT)" --max-new-tokens $(TOKENS)
-	@cat $(DEMO)/compile.log
+	npu-run $< --model-dir $(DEMO)/smollm2 --chat --prompt "$(PROMPT)" --max-new-tokens $(TOKENS) \
+	  --note "$$(sed 's/.*, //' $(DEMO)/compile.log)"
 
 $(DEMO)/smollm2/model.safetensors: | $(VENV)/installed
 	python -m opennpu.tools.fetch_demo_model --output $(@D)

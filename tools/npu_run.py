@@ -66,7 +66,7 @@ def run_language_model(program: Program, args: argparse.Namespace) -> None:
     for text in _stream_text(tokenizer, _timed(generated, times)):
         print(text, end="", flush=True)
     print()
-    _print_figures(len(prompt), start, times)
+    _print_figures(args.note, len(prompt), start, times)
 
 
 def run_tensors(program: Program, args: argparse.Namespace) -> None:
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("--temperature", type=float, default=0.0, help="default: 0, which is greedy")
     text.add_argument("--seed", type=int, help="make sampling repeatable")
     text.add_argument("--kv-tokens", type=int, help="size of the KV pool; default: what is needed")
+    text.add_argument("--note", default="", help="what to say first in the closing line of figures")
     tensors = parser.add_argument_group("any other model")
     named = {"nargs": "+", "default": [], "metavar": "[NAME=]FILE.npy"}
     tensors.add_argument("--input", **named, help="values by name, or in the program's order")
@@ -157,8 +158,8 @@ def _timed(tokens: Iterator[int], times: list[float]) -> Iterator[int]:
         yield token
 
 
-def _print_figures(prompt_tokens: int, start: float, times: list[float]) -> None:
-    figures = []
+def _print_figures(note: str, prompt_tokens: int, start: float, times: list[float]) -> None:
+    figures = [note] if note else []
     if times:
         figures.append(f"prefill {prompt_tokens / (times[0] - start):.1f} tok/s ({prompt_tokens} tokens)")
     if len(times) > 1:
