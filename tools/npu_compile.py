@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from opennpu.tools.arguments import output_file
+from opennpu.tools.output import write_text
 from opennpu.tools.paused_gc import paused_gc
 from opennpu.tools.progress import Progress
 
@@ -77,10 +78,7 @@ def _run(args: argparse.Namespace) -> None:
 def _emit(module, output: Path | None) -> None:
     with module.context:
         text = module.operation.get_asm(large_elements_limit=16) + "\n"
-    if output:
-        output.write_text(text)
-    else:
-        sys.stdout.write(text)
+    write_text(text, output)
 
 
 if __name__ == "__main__":

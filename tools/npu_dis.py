@@ -9,6 +9,7 @@ from opennpu.compiler.container import ContainerError, read_program
 from opennpu.compiler.image import ImageError, parse_image
 from opennpu.dialects.isa.encoding import EncodingError
 from opennpu.tools.arguments import output_file
+from opennpu.tools.output import write_text
 
 _EPILOG = """examples:
   npu-dis model.npu | less
@@ -27,13 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=output_file, help="write here instead of standard output")
     args = parser.parse_args(argv)
     try:
-        text = print_image(parse_image(read_program(args.input)))
-        if args.output:
-            args.output.write_text(text)
-        else:
-            sys.stdout.write(text)
-    except BrokenPipeError:
-        return 0
+        write_text(print_image(parse_image(read_program(args.input))), args.output)
     except (ContainerError, ImageError, EncodingError, OSError) as error:
         print(f"npu-dis: {args.input}: {error}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ from opennpu.dialects.printer import pretty
 from opennpu.tools import expected_diagnostics
 from opennpu.tools.arguments import output_file
 from opennpu.tools.expected_diagnostics import Diagnostic
+from opennpu.tools.output import write_text
 from torch_mlir import ir
 
 _EPILOG = """examples:
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     pieces = split(source) if arguments.split_input_file else [source]
     outcomes = [run(piece, stages, arguments) for piece in pieces]
-    write("// -----\n".join(o.text for o in outcomes if o.text is not None), arguments.output)
+    write_text("// -----\n".join(o.text for o in outcomes if o.text is not None), arguments.output)
     if arguments.verify_diagnostics:
         return verify_diagnostics(pieces, outcomes)
     for diagnostic in (d for o in outcomes for d in o.diagnostics):
@@ -151,13 +152,6 @@ def verify_diagnostics(pieces: list[str], outcomes: list[Outcome]) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return int(bool(problems))
-
-
-def write(text: str, path: Path | None) -> None:
-    if path:
-        path.write_text(text, encoding="utf-8")
-    else:
-        sys.stdout.write(text)
 
 
 def _read(path: str) -> str:

@@ -11,6 +11,7 @@ from opennpu.runtime.device import NpuError
 from opennpu.runtime.program import ProgramError
 from opennpu.runtime.signature import SignatureError
 from opennpu.runtime.timing import TimedModel, TimingReport
+from opennpu.tools.output import write_text
 
 _EPILOG = """examples:
   npu-sim model.npu --tokens 64                      prefill of 64 tokens
@@ -36,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     count = tokens if model.is_language_model else None
     if args.json:
         rate = {"tokens_per_second": count / report.seconds} if count else {}
-        print(json.dumps({**report.to_dict(), **rate}, indent=1))
+        write_text(json.dumps({**report.to_dict(), **rate}, indent=1) + "\n")
     else:
-        print("\n".join(_lines(report, count, args.ops)))
+        write_text("\n".join(_lines(report, count, args.ops)) + "\n")
     return 0
 
 
