@@ -142,6 +142,16 @@ def test_a_written_operand_that_repeats(lab, name, fields):
             run(lab, changed(lab, name, **fields))
 
 
+def test_a_gather_that_overwrites_its_indices(lab):
+    """The indices 0 and 0 are good, until the first element written replaces the second."""
+    spm = lab.memory["spm"].view(torch.int64)
+    spm[:3] = torch.tensor([0, 0, 1 << 40])
+    at = {name: tile("i64", addr=8 * i, strides=(0, 0, 8)) for i, name in enumerate(("index", "dst", "a"))}
+    gather = Instruction("v_gather", {**at, "d0": 1, "d1": 1, "d2": 2, "limit": 1})
+    with pytest.raises(NpuError, match="v_gather.*dst overlaps operand index"):
+        lab.run(gather)
+
+
 def test_indices_out_of_range(lab):
     table, (page, row) = lab.bytes(5000), CASES[0]
     for bad in (-1, page[3]):
