@@ -16,6 +16,7 @@ BIN     := $(VENV)/bin
 DEMO    := build/demo
 SOURCES := $(shell find compiler dialects runtime/chips \
              \( -name '*.py' -o -name '*.toml' \) -print)
+EXPORT  := $(shell find sglang_integration compiler/frontend -name '*.py' -print)
 CXX     := $(shell find runtime \( -name '*.cpp' -o -name '*.h' \) -print)
 
 # Build tools come from the environment.
@@ -47,7 +48,7 @@ demo: $(DEMO)/model.npu
 $(DEMO)/smollm2/model.safetensors: | $(VENV)/installed
 	python -m opennpu.tools.fetch_demo_model --output $(@D)
 
-$(DEMO)/model.pt: $(DEMO)/smollm2/model.safetensors | $(VENV)/installed
+$(DEMO)/model.pt: $(DEMO)/smollm2/model.safetensors $(EXPORT) | $(VENV)/installed
 	npu-export $(<D) --output $@
 
 $(DEMO)/model.npu: $(DEMO)/model.pt $(SOURCES) | $(VENV)/installed

@@ -53,17 +53,27 @@ class LanguageModel:
         """One launch over any mix of prompts, pieces of prompts and single tokens.
 
         Extends each chunk's sequence; returns for each the logits that it asks for,
-        [chunk.logits, vocabulary] in float32. Raises KvPoolError, and changes nothing,
-        when pages are missing.
+        [chunk.logits, vocabulary] in float32. Raises KvPoolError when pages are missing, ProgramError
+        for chunks that make no launch, NpuError; the sequences are as before then.
         """
+        self._check(chunks)
+        owned = [len(chunk.sequence.pages) for chunk in chunks]
         self._reserve(chunks)
-        logits = self.program.run(self.inputs(chunks), self.pool)["logits"]
+        try:
+            logits = self.program.run(self.inputs(chunks), self.pool)["logits"]
+        except BaseException:
+            for chunk, count in zip(chunks, owned, strict=True):
+                self.pool.release(chunk.sequence.pages[count:])
+                del chunk.sequence.pages[count:]
+            raise
         for chunk in chunks:
             chunk.sequence.length += len(chunk.tokens)
         return list(logits[: sum(c.logits for c in chunks)].split([c.logits for c in chunks]))
 
     def prefill(self, sequence: CachedSequence, tokens: Sequence[int], chunk_size: int = 512) -> Tensor:
-        """Feeds tokens in pieces; the logits of the last one, [vocabulary]."""
+        """Feeds tokens, at least one, in pieces; the logits of the last one, [vocabulary]."""
+        if not tokens:
+            raise ProgramError("there are no tokens to prefill")
         size = min(chunk_size, self.max_tokens or chunk_size)
         for start in range(0, len(tokens), size):
             (logits,) = self.forward([Chunk(sequence, tokens[start : start + size])])
@@ -95,14 +105,26 @@ class LanguageModel:
         self.pool.release(sequence.pages)
         sequence.pages, sequence.length = [], 0
 
+    def _check(self, chunks: Sequence[Chunk]) -> None:
+        if not chunks:
+            raise ProgramError("a launch needs at least one chunk")
+        if len({id(chunk.sequence) for chunk in chunks}) < len(chunks):
+            raise ProgramError("a sequence may stand in one chunk of a launch")
+        for index, chunk in enumerate(chunks):
+            length = chunk.sequence.length + len(chunk.tokens)
+            if not 0 <= chunk.logits <= len(chunk.tokens) or not chunk.tokens:
+                raise ProgramError(
+                    f"chunk {index} has {len(chunk.tokens)} tokens and asks for the logits of {chunk.logits}"
+                )
+            if length > self.context_length:
+                raise ProgramError(f"{length} tokens exceed the model's context of {self.context_length}")
+
     def _reserve(self, chunks: Sequence[Chunk]) -> None:
         """Pages for the new tokens of all chunks, or none."""
         page_size = self.pool.page_size
         missing = []
         for chunk in chunks:
             length = chunk.sequence.length + len(chunk.tokens)
-            if length > self.context_length:
-                raise ProgramError(f"{length} tokens exceed the model's context of {self.context_length}")
             missing.append(max(0, -(-length // page_size) - len(chunk.sequence.pages)))
         if (total := sum(missing)) > self.pool.free_pages:
             raise KvPoolError(

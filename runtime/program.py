@@ -1,5 +1,6 @@
 """A compiled model on a device: `Program.load(device, path).run(inputs)`."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,10 +69,7 @@ class Program:
         tensors = self._tensors(inputs)
         symbols = self._bind_symbols(tensors)
         kv_values = self._kv_values(kv)
-        outputs = {
-            name: torch.empty([e.evaluate(symbols) for e in arg.shape], dtype=DTYPES[arg.dtype])
-            for name, arg in self.signature.tensors("output").items()
-        }
+        outputs = {name: self._output(arg, symbols) for name, arg in self.signature.tensors("output").items()}
         args = [self._argument(arg, symbols, tensors, outputs, kv_values) for arg in self.signature.args]
         for name, tensor in tensors.items():
             self.stream.copy_in(self._buffers[f"input {name}"], 0, _bytes(tensor))
@@ -145,6 +143,8 @@ class Program:
             return {}
         if kv is None:
             raise ProgramError("the program keeps KV pages: give it a PagePool as `kv`")
+        if kv.device is not self.device:
+            raise ProgramError("the KV pool lies on another device than the program")
         if kv.kv != self.signature.kv:
             raise ProgramError(f"the page pool is for {kv.kv}, the program for {self.signature.kv}")
         return kv.launch_values()
@@ -161,9 +161,24 @@ class Program:
             case "weights":
                 return (self._weight_buffer(arg), 0, self.signature.weight_bytes)
             case "workspace":
-                return self._memory("workspace", arg.bytes.evaluate(symbols))
+                return self._memory("workspace", self._size("the workspace", arg.bytes.evaluate(symbols)))
         tensor = (tensors if arg.kind == "input" else outputs)[arg.name]
         return self._memory(f"{arg.kind} {arg.name}", tensor.numel() * tensor.element_size())
+
+    def _output(self, arg: TensorArg, symbols: dict[str, int]) -> torch.Tensor:
+        shape = [self._size(f"output {_title(arg)}", extent.evaluate(symbols)) for extent in arg.shape]
+        dtype = DTYPES[arg.dtype]
+        self._size(f"output {_title(arg)}", math.prod(shape) * dtype.itemsize)
+        return torch.empty(shape, dtype=dtype)
+
+    def _size(self, what: str, value: int) -> int:
+        """An extent or a number of bytes that a damaged signature may have made absurd."""
+        if not 0 <= value <= self.device.total_bytes:
+            raise ProgramError(
+                f"{what} would have a size of {value}; the chip has {self.device.total_bytes} bytes. "
+                "Compile the model again"
+            )
+        return value
 
     def _weight_buffer(self, arg: MemoryArg) -> Buffer:
         if self.weights is None:

@@ -49,9 +49,12 @@ def _read_config(model_dir: Path, dummy_weights: bool) -> dict:
         remedy += " With --dummy-weights, config.json is enough."
         raise CompileError(Problem(f"{model_dir} has no weights (*.safetensors)", remedy=remedy))
     try:
-        return json.loads((model_dir / "config.json").read_text())
-    except json.JSONDecodeError as error:
+        config = json.loads((model_dir / "config.json").read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CompileError(Problem(f"{model_dir}/config.json is not JSON: {error}", remedy=remedy)) from None
+    if not isinstance(config, dict):
+        raise CompileError(Problem(f"{model_dir}/config.json is not a JSON object", remedy=remedy))
+    return config
 
 
 def _prepare_environment() -> None:

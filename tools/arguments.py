@@ -10,3 +10,11 @@ def output_file(text: str) -> Path:
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"the directory {path.parent} does not exist")
     return path
+
+
+def count(text: str) -> int:
+    """A number of things, at least one."""
+    value = int(text)
+    if not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not a count from 1 to {2**31 - 1}")
+    return value

@@ -17,6 +17,8 @@ from opennpu.runtime.language_model import KvPoolError, LanguageModel, sampler
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.program import Program, ProgramError
 from opennpu.runtime.signature import SignatureError, TensorArg
+from opennpu.tools.arguments import count
+from opennpu.tools.output import discard_output
 
 PAGE_SIZE = 16  # tokens
 
@@ -40,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
             run_language_model(program, args)
         else:
             run_tensors(program, args)
+    except BrokenPipeError:
+        discard_output()
     except ERRORS as error:
         print(f"npu-run: error: {error}", file=sys.stderr)
         return 1
@@ -95,16 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("program", type=Path, help="model.npu, made by npu-compile")
     parser.add_argument("--engine", choices=["native", "reference"], default="native", help="default: native")
-    parser.add_argument("--threads", type=int, help="worker threads; default: one for each core")
+    parser.add_argument("--threads", type=count, help="worker threads; default: one for each core")
     parser.add_argument("--race-check", action="store_true", help="check the order of all memory accesses")
     text = parser.add_argument_group("language models")
     text.add_argument("--prompt", help="text to continue")
     text.add_argument("--model-dir", type=Path, help="directory with the tokenizer")
     text.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
-    text.add_argument("--max-new-tokens", type=int, default=64, help="default: 64")
+    text.add_argument("--max-new-tokens", type=count, default=64, help="default: 64")
     text.add_argument("--temperature", type=float, default=0.0, help="default: 0, which is greedy")
     text.add_argument("--seed", type=int, help="make sampling repeatable")
-    text.add_argument("--kv-tokens", type=int, help="size of the KV pool; default: what is needed")
+    text.add_argument("--kv-tokens", type=count, help="size of the KV pool; default: what is needed")
     text.add_argument("--note", default="", help="what to say first in the closing line of figures")
     tensors = parser.add_argument_group("any other model")
     named = {"nargs": "+", "default": [], "metavar": "[NAME=]FILE.npy"}

@@ -11,6 +11,7 @@ from opennpu.runtime.device import NpuError
 from opennpu.runtime.program import ProgramError
 from opennpu.runtime.signature import SignatureError
 from opennpu.runtime.timing import TimedModel, TimingReport
+from opennpu.tools.arguments import count
 from opennpu.tools.output import write_text
 
 _EPILOG = """examples:
@@ -34,12 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     except ERRORS as error:
         print(f"npu-sim: error: {error}", file=sys.stderr)
         return 1
-    count = tokens if model.is_language_model else None
+    new = tokens if model.is_language_model else None
     if args.json:
-        rate = {"tokens_per_second": count / report.seconds} if count else {}
+        rate = {"tokens_per_second": new / report.seconds} if new else {}
         write_text(json.dumps({**report.to_dict(), **rate}, indent=1) + "\n")
     else:
-        write_text("\n".join(_lines(report, count, args.ops)) + "\n")
+        write_text("\n".join(_lines(report, new, args.ops)) + "\n")
     return 0
 
 
@@ -56,22 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="everything, for machines")
     parser.add_argument(
-        "--ops", type=_count, default=10, help="how many of the most expensive ops to print; default: 10"
+        "--ops", type=count, default=10, help="how many of the most expensive ops to print; default: 10"
     )
     text = parser.add_argument_group("language models")
-    text.add_argument("--tokens", type=_count, help="new tokens of the launch; one a sequence without it")
-    text.add_argument("--seqs", type=_count, default=1, help="sequences that share the new tokens")
-    text.add_argument("--context", type=_count, help="tokens of each sequence afterwards; default: the new")
+    text.add_argument("--tokens", type=count, help="new tokens of the launch; one a sequence without it")
+    text.add_argument("--seqs", type=count, default=1, help="sequences that share the new tokens")
+    text.add_argument("--context", type=count, help="tokens of each sequence afterwards; default: the new")
     other = parser.add_argument_group("any other model")
     other.add_argument("--symbol", type=_symbol, action="append", default=[], metavar="NAME=VALUE")
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
 
 
 def _symbol(text: str) -> tuple[str, int]:

@@ -147,6 +147,9 @@ def test_kv_arguments(device, tmp_path):
         program.run({})
     with pytest.raises(ProgramError, match="page pool is for"):
         program.run({}, kv=PagePool(device, KvSpec(**{**KV, "layers": 2}), page_size=16, pages=2))
+    other = Device("npu1-lite", hbm_bytes=1 << 20)
+    with pytest.raises(ProgramError, match="another device"):
+        program.run({}, kv=PagePool(other, KvSpec(**KV), page_size=16, pages=2))
 
 
 # ---- wrong files
@@ -223,3 +226,21 @@ def test_every_field_of_the_signature_is_checked(changes, message):
 def test_signature_that_is_no_object(text):
     with pytest.raises(SignatureError):
         Signature.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [{"kind": "output", "name": "y", "dtype": "f32", "shape": ["T - 100", "16"]}],
+        [{"kind": "output", "name": "y", "dtype": "f32", "shape": ["T*T*T*T*T*T*T*1000000"]}],
+        [{"kind": "workspace", "bytes": "T - 100"}],
+        [{"kind": "workspace", "bytes": "T*T*T*T*T*T*T*1000000"}],
+    ],
+    ids=str,
+)
+def test_sizes_that_only_a_damaged_signature_has(device, tmp_path, args):
+    signature = copy_signature()
+    kept = [a for a in signature["args"] if a["kind"] not in {b["kind"] for b in args}]
+    model = write(tmp_path / "model.npu", {**signature, "args": kept + args})
+    with pytest.raises(ProgramError, match=r"would have a size of .*Compile the model again"):
+        Program.load(device, model).run({"x": torch.zeros(30, 16)})
