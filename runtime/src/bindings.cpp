@@ -12,6 +12,7 @@
 
 #include <cstring>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -117,6 +118,21 @@ struct PyStream : StreamHandle {
   std::vector<nb::object> in_use;
 };
 
+// The address of `bytes` bytes at `offset` of a buffer that the stream may use. The driver only sees
+// addresses: it cannot tell one buffer from the next, or from another device's.
+npu_address address_in(const PyStream& stream, const BufferHandle& buffer, uint64_t offset, uint64_t bytes,
+                       const std::string& what = "") {
+  if (buffer.device.get() != stream.device.get()) {
+    throw Error{NPU_ERROR_INVALID_ARGUMENT, what + "the buffer belongs to another device than the stream"};
+  }
+  if (offset > buffer.bytes || bytes > buffer.bytes - offset) {
+    throw Error{NPU_ERROR_INVALID_ARGUMENT,
+                what + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) +
+                    " reach past the end of a buffer of " + std::to_string(buffer.bytes) + " bytes"};
+  }
+  return buffer.address + offset;
+}
+
 // Arguments: an int is a scalar, a tuple (buffer, offset, bytes) a buffer.
 void launch(PyStream& self, nb::object program, nb::sequence args) {
   std::vector<npu_arg> list;
@@ -124,7 +140,9 @@ void launch(PyStream& self, nb::object program, nb::sequence args) {
   for (nb::handle arg : args) {
     if (nb::isinstance<nb::tuple>(arg)) {
       const auto [buffer, offset, bytes] = nb::cast<std::tuple<nb::object, uint64_t, uint64_t>>(arg);
-      list.push_back({NPU_ARG_BUFFER, nb::cast<BufferHandle&>(buffer).address + offset, bytes});
+      const std::string what = "argument " + std::to_string(list.size()) + ": ";
+      const npu_address address = address_in(self, nb::cast<BufferHandle&>(buffer), offset, bytes, what);
+      list.push_back({NPU_ARG_BUFFER, address, bytes});
       used.push_back(buffer);
     } else {
       list.push_back({NPU_ARG_SCALAR, static_cast<uint64_t>(nb::cast<int64_t>(arg)), 0});
@@ -139,16 +157,16 @@ void launch(PyStream& self, nb::object program, nb::sequence args) {
 void copy_in(PyStream& self, nb::object to, uint64_t offset, nb::object from) {
   const auto host = nb::cast<ConstHostBytes>(from);
   const DriverLibrary& driver = self.device->driver;
-  driver.check(driver->copy_to_device(self.stream, nb::cast<BufferHandle&>(to).address + offset, host.data(),
-                                      host.size()));
+  const npu_address address = address_in(self, nb::cast<BufferHandle&>(to), offset, host.size());
+  driver.check(driver->copy_to_device(self.stream, address, host.data(), host.size()));
   self.in_use.insert(self.in_use.end(), {to, from});
 }
 
 void copy_out(PyStream& self, nb::object to, nb::object from, uint64_t offset) {
   const auto host = nb::cast<HostBytes>(to);
   const DriverLibrary& driver = self.device->driver;
-  driver.check(driver->copy_to_host(self.stream, host.data(), nb::cast<BufferHandle&>(from).address + offset,
-                                    host.size()));
+  const npu_address address = address_in(self, nb::cast<BufferHandle&>(from), offset, host.size());
+  driver.check(driver->copy_to_host(self.stream, host.data(), address, host.size()));
   self.in_use.insert(self.in_use.end(), {to, from});
 }
 

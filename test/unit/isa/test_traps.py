@@ -148,7 +148,7 @@ def test_a_gather_that_overwrites_its_indices(lab):
     spm[:3] = torch.tensor([0, 0, 1 << 40])
     at = {name: tile("i64", addr=8 * i, strides=(0, 0, 8)) for i, name in enumerate(("index", "dst", "a"))}
     gather = Instruction("v_gather", {**at, "d0": 1, "d1": 1, "d2": 2, "limit": 1})
-    with pytest.raises(NpuError, match="v_gather.*dst overlaps operand index"):
+    with pytest.raises(NpuError, match=r"v_gather.*dst overlaps operand index"):
         lab.run(gather)
 
 

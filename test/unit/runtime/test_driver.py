@@ -102,7 +102,28 @@ def test_copies(device):
     stream.copy_out(out, buffer, 100)
     stream.synchronize()
     assert np.array_equal(out, data)
-    fails(lambda: stream.copy_in(buffer, 200, data), "do not lie within one allocation", "invalid_argument")
+    for offset in (101, (1 << 64) - 1):
+        fails(lambda at=offset: stream.copy_in(buffer, at, data), "reach past the end", "invalid_argument")
+        fails(lambda at=offset: stream.copy_out(out, buffer, at), "reach past the end", "invalid_argument")
+
+
+def test_a_copy_stays_within_its_buffer(device):
+    """Although the bytes that it names lie within an allocation: that of another buffer."""
+    a, b = sorted((device.alloc(64), device.alloc(64)), key=lambda buffer: buffer.address)
+    stream, data = device.stream(), np.zeros(8, np.uint8)
+    fails(lambda: stream.copy_in(a, b.address - a.address, data), "reach past the end", "invalid_argument")
+
+
+def test_buffers_of_another_device(device, job):
+    program, source, _ = job
+    other = Device("npu1-lite", engine="reference", hbm_bytes=1 << 20).alloc(ROWS * ROW)
+    stream, data = device.stream(), np.zeros(8, np.uint8)
+    for call in (
+        lambda: stream.launch(program, arguments(source, other)),
+        lambda: stream.copy_in(other, 0, data),
+        lambda: stream.copy_out(data, other, 0),
+    ):
+        fails(call, "belongs to another device", "invalid_argument")
 
 
 # ---- launches
@@ -124,8 +145,10 @@ def test_arguments_are_checked_at_once(device, job):
         (good[:2], "takes 3 arguments, 2 were given"),
         ([good[0], 5, good[2]], "argument 1 must be a buffer"),
         ([*good[:2], good[0]], "argument 2 must be a scalar"),
-        ([(source, 0, 1 << 30), *good[1:]], "argument 0: .* do not lie within one allocation"),
-        ([(source, 1 << 40, 8), *good[1:]], "argument 0: .* do not lie within one allocation"),
+        ([(source, 0, 1 << 30), *good[1:]], "argument 0: .* reach past the end of a buffer of 256 bytes"),
+        ([(source, 1 << 40, 8), *good[1:]], "argument 0: .* reach past the end"),
+        ([(source, source.bytes - 7, 8), *good[1:]], "argument 0: .* reach past the end"),
+        ([good[0], (target, (1 << 64) - 8, 8), good[2]], "argument 1: .* reach past the end"),
     ]:
         fails(lambda bad=bad: stream.launch(program, bad), message, "invalid_argument")
     stream.synchronize()
