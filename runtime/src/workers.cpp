@@ -1,5 +1,10 @@
 #include "workers.h"
 
+#include <exception>
+#include <string>
+
+#include "error.h"
+
 namespace opennpu {
 
 namespace {
@@ -26,11 +31,19 @@ void wait_while_equal(const std::atomic<uint32_t>& value, uint32_t old) {
 }
 
 Workers::Workers(uint32_t count) {
-  for (uint32_t worker = 1; worker < count; ++worker)
-    threads_.emplace_back([this, worker] { serve(worker); });
+  try {
+    for (uint32_t worker = 1; worker < count; ++worker)
+      threads_.emplace_back([this, worker] { serve(worker); });
+  } catch (const std::exception& error) {  // std::system_error or std::bad_alloc
+    stop();
+    throw Error{NPU_ERROR_OUT_OF_MEMORY,
+                "the host cannot start " + std::to_string(count) + " threads: " + error.what()};
+  }
 }
 
-Workers::~Workers() {
+Workers::~Workers() { stop(); }
+
+void Workers::stop() {
   stopping_ = true;
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();

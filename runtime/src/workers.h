@@ -38,7 +38,7 @@ class SpinBarrier {
 // Threads that live as long as the device. The calling thread is worker 0.
 class Workers {
  public:
-  explicit Workers(uint32_t count);
+  explicit Workers(uint32_t count);  // throws Error
   ~Workers();
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
@@ -51,6 +51,7 @@ class Workers {
 
  private:
   void serve(uint32_t worker);
+  void stop();
 
   const std::function<void(uint32_t)>* task_ = nullptr;
   std::atomic<uint32_t> generation_{0}, busy_{0};

@@ -2,6 +2,8 @@
 
 import itertools
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -53,6 +55,27 @@ def test_a_library_that_is_no_driver(tmp_path):
     path.write_text("not a library")
     fails(lambda: Device("npu1-lite", driver=path), "cannot load the driver", "unsupported")
     fails(lambda: Device("npu1-lite", driver="libm.so.6"), "does not export npu_get_driver", "unsupported")
+
+
+def test_a_host_without_room_for_the_threads():
+    """In a process of its own, whose limit leaves room for the stacks of a few threads."""
+    script = """
+import resource
+from opennpu.runtime import _core
+from opennpu.runtime.chip import Chip
+data = Chip.load("npu1-lite").to_dict()
+data["memory"] |= {"spm_kib": 64, "acc_kib": 64}
+chip = Chip.from_dict({**data, "cores": 1024})
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)
+try:
+    _core.Device(chip, threads=1024, hbm_bytes=1 << 20)
+except _core.NpuError as error:
+    print(error.status, error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("out_of_memory the host cannot start 1024 threads: ")
 
 
 # ---- memory
