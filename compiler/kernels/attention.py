@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from opennpu.compiler.kernels import movement
 from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.context import KernelContext
-from opennpu.compiler.kernels.kv import layer_base
+from opennpu.compiler.kernels.kv import LARGEST_PAGE, layer_base
 from opennpu.compiler.kernels.scalars import I64, Index, ceildiv, maximum, minimum
 from opennpu.compiler.kernels.tiling import tiles
 from opennpu.compiler.kernels.values import ITEMSIZE, View
@@ -52,7 +52,8 @@ class Shape:
     @staticmethod
     def of(chip: Chip, op: ir.OpView, dtype: str) -> "Shape":
         kv_heads, d, dv = op.kv_heads.value, op.head_dim.value, op.v_head_dim.value
-        shared, keys, item = op.heads.value // kv_heads, chip.mx_n, ITEMSIZE[dtype]
+        shared, item = op.heads.value // kv_heads, ITEMSIZE[dtype]
+        keys = ceildiv(chip.mx_n, LARGEST_PAGE) * LARGEST_PAGE  # whole pages of any size
         acc_row = 4 * (keys + dv)
         spm_row = item * (d + keys + dv) + 4 * 4
         spm = chip.spm_bytes - 2 * keys * (d + dv) * item

@@ -42,6 +42,8 @@ class Epilogue:
         pending: list[Callable[[TileRef], None]] = []
         for step in self.steps:
             pending += self._step(b, step, accs, extra, block)
+            if step in npu.GATES:
+                accs = accs[:1]  # the second is used up: what follows is as wide as y
         out = b.alloc((block.mt, block.nt), y.dtype)
         extents = (block.rows, block.columns)
         last = pending.pop() if pending else lambda dst: b.copy(dst, accs[0], extents)

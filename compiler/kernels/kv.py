@@ -6,8 +6,13 @@ from opennpu.compiler.kernels.context import KernelContext
 from opennpu.compiler.kernels.scalars import Index
 from opennpu.compiler.kernels.tiling import core_rows, row_block
 from opennpu.compiler.kernels.values import View, view_type
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.locations import describe as place
 from opennpu.dialects.symbols import dim
 from torch_mlir import ir
+
+LARGEST_PAGE = 128
+"""Tokens; every page size divides it (docs/architecture.md)."""
 
 KV_OPS = frozenset({"npu.kv_write", "npu.rope_kv_write", "npu.paged_attention"})
 
@@ -15,6 +20,7 @@ KV_OPS = frozenset({"npu.kv_write", "npu.rope_kv_write", "npu.paged_attention"})
 def describe(main: ir.OpView) -> dict | None:
     """The entry `kv` of the signature; None for a program without KV cache."""
     found: list[dict] = []
+    shapes: dict[tuple, ir.Location] = {}
 
     def visit(op: ir.Operation) -> ir.WalkResult:
         if op.name in KV_OPS:
@@ -27,9 +33,18 @@ def describe(main: ir.OpView) -> dict | None:
             _, dtype = view_type(op.operands[0])
             shape = {"kv_heads": heads, "head_dim": head_dim, "v_head_dim": v_head_dim, "dtype": dtype}
             found.append({"layers": layers, **shape})
+            shapes.setdefault(tuple(shape.values()), op.location)
         return ir.WalkResult.ADVANCE
 
     main.operation.walk(visit)
+    if len(shapes) > 1:
+        raise CompileError(
+            Problem(
+                "the KV caches of the layers differ in heads, dimensions or dtype",
+                place(list(shapes.values())[1]),
+                "a program has one layout of KV pages; such a model cannot be compiled yet",
+            )
+        )
     return {**found[0], "layers": max(kv["layers"] for kv in found)} if found else None
 
 

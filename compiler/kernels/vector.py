@@ -166,7 +166,8 @@ class Emission:
     def _iota(self, node: Node, dst: TileRef, walk: Sequence[int]) -> None:
         """Its dimension is an axis of its own, or of extent 1."""
         first, step = node.value
-        axis = next((i for i, group in enumerate(self.plan.groups) if node.dim in group), None)
+        pattern = self.plan.patterns[node]
+        axis = next((i for i, group in enumerate(self.plan.groups) if node.dim in group and pattern[i]), None)
         start = self.start[axis] if axis is not None else 0
         self.b.iota(dst, [self.count[i] for i in walk], first + start * step, [step] * len(walk))
 

@@ -26,6 +26,8 @@ class Workspace:
     def allocate(self, nbytes: Dim) -> SlotBase:
         """A slot of at least nbytes, which is free again once it was retained and as often released."""
         size = padded(nbytes)
+        if not size.terms:
+            size = Sym.of(ALIGN)  # a slot is named by its offset, so no two may share one
         if self._free[size]:
             slot = self._free[size].pop()
         else:

@@ -183,7 +183,7 @@ class Graph:
         pending = [n for n in pending if self.group_of[n] not in (producer, consumer)]
         while pending:
             group = self.group_of[pending.pop()]
-            if id(group) in seen or group.last < producer.first:
+            if id(group) in seen:
                 continue
             seen.add(id(group))
             needs = [n for m in group.members for n in self.needs[m]]

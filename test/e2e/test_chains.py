@@ -63,6 +63,20 @@ def distances(x):
     return (i[:, None] - i[None, :]).clamp(-4, 4) + 4
 
 
+def crossing(x, v):
+    """Two groups that each need the other's values, were they fused as far as shapes allow."""
+    a, p = x.exp(), v.exp()
+    h = a + p
+    return h, p * a[:, :1].reshape(-1)[:64]
+
+
+def empty_beside_full(x):
+    """A tensor of no elements comes and goes while others live."""
+    none = x[:0].exp()
+    a, none, b = -x, none.exp(), x.tanh()
+    return (a + b).abs(), none.abs()
+
+
 def shuffle(table, i):
     """Transposes around a gather, then every second of what it found next to the rest."""
     found = table.transpose(0, 1)[i].transpose(1, 2)
@@ -136,6 +150,9 @@ CHAINS = {
         [(randn(n, 5), randn(n + 1, 5)) for n in (6, 1, 77)],
     ),
     "patches": (patches, (None,), [(randn(2, 5, 12, 12),)]),
+    "crossing": (crossing, (None, None), [(randn(64, 64), randn(64))]),
+    "empty_beside_full": (empty_beside_full, (None,), [(randn(8, 16),)]),
+    "iota_of_one": (lambda x: x * 2 + torch.arange(3, 4), (None,), [(randn(6, 4),)]),
     "attention": (attention, ({1: T},) * 2, [(randn(2, n, 16), randn(2, n, 16)) for n in (6, 1, 77)]),
 }
 

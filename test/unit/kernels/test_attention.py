@@ -1,9 +1,12 @@
 """Paged attention on the reference engine against float64 PyTorch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from chip_cases import DTYPE, Case
 from opennpu.dialects import npu
+from opennpu.runtime.chip import Chip
 
 # K, V and the probabilities are rounded to bf16 (2^-9 of each value), sums run in f32.
 TOLERANCE = {"bf16": 2**-7, "f32": 1e-5}
@@ -99,6 +102,13 @@ def test_against_pytorch(heads, kv_heads, d, element, window, cap, page, lengths
     y, expected = attention.run(q, k, v, page), attention.reference(q, k, v)
     assert y.dtype == DTYPE[element] and torch.isfinite(y).all()
     assert ((y.double() - expected).abs().max() / expected.abs().max()).item() < TOLERANCE[element]
+
+
+def test_pages_larger_than_a_stationary_tile():
+    attention = Attention(4, 2, 32, chip=replace(Chip.load("npu1-lite"), mx_n=64))
+    q, k, v = attention.random([100, 200], [3, 200])
+    y, expected = attention.run(q, k, v, 128), attention.reference(q, k, v)
+    assert (y.double() - expected).abs().max() < TOLERANCE["f32"] * expected.abs().max()
 
 
 def test_slot_layout_and_another_chip():

@@ -48,6 +48,7 @@ PACKED = [
     (131, 300, "f32", ["residual", "tanh"], True, "f32"),
     (33, 70, "bf16", ["relu"], False, "f32"),
     (200, 320, "f32", ["gate_silu"], True, "f32"),
+    (64, 272, "f32", ["gate_silu", "bias"], True, "f32"),
     (100, 200, "bf16", ["bias", "gate_gelu_tanh", "residual"], True, "bf16"),
     (1, 1, "f32", ["bias"], True, "f32"),
 ]
@@ -59,7 +60,8 @@ def test_packed_weight(k, n, element, epilogue, transposed, result, chip):
     torch.manual_seed(k)
     columns = n // 2 if any(step in GATES for step in epilogue) else n
     w = (torch.randn(n, k) / k**0.5).to(DTYPE[element])
-    bias = torch.randn(n).to(DTYPE[element])
+    gated = any(step in GATES for step in epilogue[: epilogue.index("bias")]) if "bias" in epilogue else False
+    bias = torch.randn(columns if gated else n).to(DTYPE[element])
     params = {"w": w if transposed else w.T.contiguous(), "bias": bias}
     inputs = {"x": (["T", k], element), "residual": (["T", columns], element)}
 

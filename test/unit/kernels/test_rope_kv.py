@@ -4,6 +4,7 @@ import pytest
 import torch
 from chip_cases import DTYPE, Case
 from opennpu.dialects import npu
+from opennpu.dialects.diagnostics import CompileError
 
 # f32 inside and one rounding: half a unit in the last place of bf16 is 2^-9 of the value.
 TOLERANCE = {"bf16": 2**-8, "f32": 1e-6}
@@ -90,3 +91,15 @@ def test_kv_write_of_slices():
     case(pool, x=x, slots=slots.int())
     k, v = (view[slots // 4, slots % 4].flatten(1) for view in pool.views(0))
     assert torch.equal(k, x[:, 8:40]) and torch.equal(v, x[:, 40:72])
+
+
+def test_layers_of_different_kv_shapes_are_refused():
+    def build(x, slots):
+        for layer, heads in enumerate((2, 4)):
+            k = npu.slice_(x, 1, 0, heads * 8)
+            npu.kv_write(k, k, slots, layer=layer, kv_heads=heads, head_dim=8, v_head_dim=8)
+        return [x]
+
+    inputs = {"x": (["T", 32], "bf16"), "slots": (["T"], "i32")}
+    with pytest.raises(CompileError, match="differ in heads"):
+        Case(build, inputs, ranges={"T": (1, None)})

@@ -38,3 +38,8 @@ def test_slots_of_different_expressions_stay_apart():
     workspace.release(a)
     b = slot(workspace, Sym.of("64*B"))
     assert str(b.offset) == "64*T" and str(workspace.bytes) == "64*B + 64*T"
+
+
+def test_a_slot_of_no_bytes_is_a_slot_of_its_own():
+    workspace = Workspace()
+    assert slot(workspace, 0) != slot(workspace, Sym.of("64*T"))
