@@ -88,9 +88,10 @@ def unary_of_no_effect(op):
 def binary_of_constants(op):
     name, element = attr(op, "op"), npu.dtype(op.operands[0])
     a, b = (number(x, element) for x in op.operands)
-    whole_division = name == "div" and element not in npu.FLOATS
-    if a is None or b is None or name not in BINARY or whole_division:
+    if a is None or b is None or name not in BINARY:
         return None
+    if element not in npu.FLOATS and (name == "div" or (name == "pow" and b < 0)):
+        return None  # numpy has no integer op that truncates
     with np.errstate(all="ignore"):
         return constant_like(op, BINARY[name](a, b))
 
@@ -148,11 +149,16 @@ def select_by_constant(op):
 @folds("cast")
 def cast_of_constant(op):
     value, target = splat(op.operands[0]), npu.dtype(op.results[0])
-    if value is None or (target not in npu.FLOATS and not np.isfinite(value)):
-        return None
-    return npu.constant(
-        value if target in npu.FLOATS else NUMPY[target](value).item(), result_dims(op), target
-    )
+    return None if value is None else npu.constant(converted(value, target), result_dims(op), target)
+
+
+def converted(value, target):
+    """A number as the chip casts it: a float to an integer truncates and saturates, NaN gives 0,
+    an integer to a narrower one keeps the low bits."""
+    if isinstance(value, float) and target not in (*npu.FLOATS, "i1"):
+        limits = np.iinfo(NUMPY[target])
+        return 0 if np.isnan(value) else int(min(max(value, limits.min), limits.max))
+    return np.asarray(value).astype(NUMPY[target]).item()
 
 
 @folds("cast")
