@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "error.h"
 
@@ -132,31 +133,26 @@ void Device::reset_counters() {
   counters_ = {};
 }
 
-void Device::add_stream(Stream* stream) {
+void Device::add_stream(std::shared_ptr<Stream> stream) {
   std::lock_guard lock(mutex_);
-  streams_.insert(stream);
+  streams_.insert(std::move(stream));
 }
 
-void Device::remove_stream(Stream* stream) {
+void Device::remove_stream(const std::shared_ptr<Stream>& stream) {
   std::lock_guard lock(mutex_);
   streams_.erase(stream);
 }
 
 void Device::synchronize() {
-  std::set<Stream*> streams;
+  std::set<std::shared_ptr<Stream>> streams;  // another thread may destroy a stream meanwhile
   {
     std::lock_guard lock(mutex_);
     streams = streams_;
   }
-  std::optional<Error> failure;
-  for (Stream* stream : streams) {
-    try {
-      stream->synchronize();
-    } catch (const Error& error) {
-      if (!failure) failure = error;
-    }
+  for (const auto& stream : streams) stream->wait();
+  for (const auto& stream : streams) {
+    if (const auto failure = stream->take_failure()) throw *failure;
   }
-  if (failure) throw *failure;
 }
 
 }  // namespace opennpu

@@ -49,9 +49,11 @@ class Device {
   npu_counters counters() const;
   void reset_counters();
 
-  void add_stream(Stream* stream);
-  void remove_stream(Stream* stream);
-  void synchronize();  // all streams; throws Error
+  void add_stream(std::shared_ptr<Stream> stream);
+  void remove_stream(const std::shared_ptr<Stream>& stream);
+
+  // Waits for all streams; throws the failure of one of them and leaves the others theirs.
+  void synchronize();
 
  private:
   const npu_chip_desc chip_;
@@ -64,7 +66,7 @@ class Device {
   std::mutex launching_;
   mutable std::mutex mutex_;  // of what follows
   npu_counters counters_{};
-  std::set<Stream*> streams_;
+  std::set<std::shared_ptr<Stream>> streams_;
 };
 
 }  // namespace opennpu

@@ -20,10 +20,13 @@ struct npu_program_s {
 };
 
 struct npu_stream_s {
-  explicit npu_stream_s(Device& d) : device(d) { device.add_stream(&stream); }
-  ~npu_stream_s() { device.remove_stream(&stream); }
+  explicit npu_stream_s(Device& d) : device(d) { device.add_stream(queue); }
+  ~npu_stream_s() {
+    device.remove_stream(queue);
+    queue->wait();  // a synchronisation of the device may keep the queue itself a little longer
+  }
   Device& device;
-  Stream stream;
+  const std::shared_ptr<Stream> queue = std::make_shared<Stream>();
 };
 
 struct npu_event_s {
@@ -152,7 +155,8 @@ void stream_destroy(npu_stream stream) { delete stream; }
 npu_status stream_synchronize(npu_stream stream) {
   return guarded([&] {
     require(stream);
-    stream->stream.synchronize();
+    stream->queue->wait();
+    if (const auto failure = stream->queue->take_failure()) throw *failure;
     return NPU_OK;
   });
 }
@@ -165,7 +169,7 @@ std::byte* host_bytes(npu_stream stream, npu_address address, uint64_t bytes) {
 }
 
 npu_status push_copy(npu_stream stream, void* to, const void* from, uint64_t bytes) {
-  stream->stream.push([=] { std::memcpy(to, from, bytes); });
+  stream->queue->push([=] { std::memcpy(to, from, bytes); });
   return NPU_OK;
 }
 
@@ -217,7 +221,7 @@ npu_status launch(npu_stream stream, npu_program program, const npu_arg* args, u
     }
     std::vector<npu_arg> copy(args, args + count);
     stream->device.check_args(program->program, copy);
-    stream->stream.push(
+    stream->queue->push(
         [stream, program, copy = std::move(copy)] { stream->device.run(program->program, copy); });
     return NPU_OK;
   });
@@ -240,7 +244,7 @@ npu_status event_record(npu_event event, npu_stream stream) {
     require(event, stream);
     auto point = std::make_shared<EventPoint>();
     std::lock_guard lock(event->mutex);
-    stream->stream.push_always([point] { point->happen(); });
+    stream->queue->push_always([point] { point->happen(); });
     event->point = std::move(point);
     return NPU_OK;
   });
@@ -249,7 +253,7 @@ npu_status event_record(npu_event event, npu_stream stream) {
 npu_status stream_wait_event(npu_stream stream, npu_event event) {
   return guarded([&] {
     require(stream, event);
-    if (auto point = event->latest()) stream->stream.push([point] { point->wait(); });
+    if (auto point = event->latest()) stream->queue->push([point] { point->wait(); });
     return NPU_OK;
   });
 }

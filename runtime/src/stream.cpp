@@ -46,10 +46,14 @@ void Stream::enqueue(Item item) {
   changed_.notify_all();
 }
 
-void Stream::synchronize() {
+void Stream::wait() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return queue_.empty(); });
-  if (std::optional<Error> failure = std::exchange(failure_, std::nullopt)) throw *failure;
+}
+
+std::optional<Error> Stream::take_failure() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(failure_, std::nullopt);
 }
 
 void Stream::serve() {

@@ -42,8 +42,11 @@ class Stream {
   // Queues work that runs even after a failure; does not throw.
   void push_always(std::function<void()> work);
 
-  // Waits for all work; throws the first failure since the last call.
-  void synchronize();
+  // Waits for all work.
+  void wait();
+
+  // The first failure since the last call, if there is one.
+  std::optional<Error> take_failure();
 
  private:
   struct Item {

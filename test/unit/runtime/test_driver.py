@@ -219,6 +219,41 @@ def test_device_synchronize_reports_a_stream_that_failed(device, job):
     device.synchronize()
 
 
+def test_device_synchronize_leaves_the_failures_of_other_streams(device, job):
+    program, source, target = job
+    streams = [device.stream(), device.stream()]
+    for stream in streams:
+        stream.launch(program, arguments(source, target, rows=99))
+    fails(device.synchronize, "HBM address", "trap")
+    raised = 0
+    for stream in streams:
+        try:
+            stream.synchronize()
+        except NpuError:
+            raised += 1
+    assert raised == 1
+    device.synchronize()
+
+
+def test_streams_come_and_go_while_the_device_synchronises(device, job):
+    program, source, target = job
+    working = True
+
+    def synchronise():
+        while working:
+            device.synchronize()
+
+    thread = threading.Thread(target=synchronise)
+    thread.start()
+    for _ in range(100):
+        stream = device.stream()
+        stream.launch(program, arguments(source, target))
+        del stream
+    working = False
+    thread.join()
+    assert np.array_equal(target.numpy(), source.numpy())
+
+
 def test_objects_in_use_live_until_synchronisation(device):
     stream = device.stream()
     target = device.alloc(ROWS * ROW)
