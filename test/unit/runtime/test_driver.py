@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_builder import CHIP, READ, SCALAR, WRITE, copy_program, image, op, r
+from opennpu.dialects.isa.encoding import Affine, TileOperand
 from opennpu.runtime import _core
 from opennpu.runtime.chip import Chip
 from opennpu.runtime.device import Device, NpuError, tensor_view
@@ -255,10 +256,23 @@ def test_streams_come_and_go_while_the_device_synchronises(device, job):
 
 
 def test_objects_in_use_live_until_synchronisation(device):
-    stream = device.stream()
-    target = device.alloc(ROWS * ROW)
-    stream.launch(device.load(copy_program()), arguments(device.alloc(ROWS * ROW), target))
+    stream, first_ran = device.stream(), device.event()
+    source, target = device.alloc(ROWS * ROW), device.alloc(ROWS * ROW)
+    source.numpy()[:] = 7
+    wide = TileOperand("spm", "f32", Affine(0), 0, 2048, 4)
+    exp = op("v_unary", op="exp", dst=wide, a=wide, d0=1, d1=200, d2=512)
+    long = image(op("loop", rd=5, lo=0, hi=1000, step=1), exp, op("end_loop"))
+    stream.launch(device.load(long), [])
+    stream.record(first_ran)
+    stream.launch(device.load(copy_program()), arguments(source, target))
+    taken = source.address
+    del source
+    another = device.alloc(ROWS * ROW)  # of the same size: where the source was, had it been freed
+    another.numpy()[:] = 9
+    assert not first_ran.query(), "the first launch is too short for this test"
+    assert another.address != taken
     stream.synchronize()
+    assert np.all(target.numpy() == 7)
 
 
 def test_a_dropped_stream_finishes_its_work_first(device):
