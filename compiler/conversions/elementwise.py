@@ -104,25 +104,40 @@ def div_mode(a, b, mode):
 
 
 def truncating_divide(a, b):
-    quotient = npu.binary("div", a, b)  # truncates on integers
-    return npu.unary("trunc", quotient) if is_float(npu.dtype(a)) else quotient
+    if not is_float(npu.dtype(a)):
+        return npu.binary("div", a, b)
+    quotient = npu.unary("trunc", npu.binary("div", npu.cast(a, "f32"), npu.cast(b, "f32")))
+    return npu.cast(quotient, npu.dtype(a))
 
 
 @converts("aten.floor_divide", "aten.floor_divide.Scalar")
 def floor_divide(a, b):
+    """From the exact rest, as PyTorch does: a rounded quotient can lie beyond the next whole number."""
     a, b = promoted(a, b)
-    if is_float(npu.dtype(a)):
-        return npu.unary("floor", npu.binary("div", a, b))
-    quotient, zero = npu.binary("div", a, b), as_tensor(0, npu.dtype(a))
-    rest = npu.binary("sub", a, npu.binary("mul", quotient, b))
-    signs_differ = npu.binary("lt", npu.binary("mul", rest, b), zero)
-    return npu.binary("sub", quotient, npu.cast(signs_differ, npu.dtype(a)))
+    element = npu.dtype(a)
+    if is_float(element):
+        a, b = npu.cast(a, "f32"), npu.cast(b, "f32")
+    rest = npu.binary("mod", a, b)
+    quotient = npu.binary("div", npu.binary("sub", a, rest), b)
+    lower = npu.binary("sub", quotient, npu.cast(signs_differ(rest, b), npu.dtype(a)))
+    if not is_float(element):
+        return lower
+    by_zero = npu.binary("eq", b, as_tensor(0, "f32"))
+    return npu.cast(npu.select(by_zero, npu.binary("div", a, b), npu.unary("round", lower)), element)
 
 
 @converts("aten.remainder.Scalar", "aten.remainder.Tensor")
 def remainder(a, b):
     a, b = promoted(a, b)
-    return npu.binary("sub", a, npu.binary("mul", floor_divide(a, b), b))
+    rest = npu.binary("mod", a, b)  # exact
+    return npu.select(signs_differ(rest, b), npu.binary("add", rest, b), rest)
+
+
+def signs_differ(rest, b):
+    """Where a rest that truncates and one that floors differ: by b."""
+    zero = as_tensor(0, npu.dtype(b))
+    opposite = npu.binary("xor", npu.binary("lt", rest, zero), npu.binary("lt", b, zero))
+    return npu.binary("and", npu.binary("ne", rest, zero), opposite)
 
 
 @converts("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
