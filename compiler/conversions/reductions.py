@@ -2,7 +2,6 @@
 
 from opennpu.compiler.conversions.table import (
     Unsupported,
-    as_float,
     as_tensor,
     converts,
     is_float,
@@ -78,15 +77,17 @@ def any_all(x, dims=None, keepdim=False, op=""):
 @converts("aten.var.dim")
 @converts("aten.std.dim", root=True)
 def variance(x, dims, correction, keepdim, root=False):
-    """`correction`: what is taken from the number of elements, None for 1; a bool as such."""
+    """`correction`: what is taken from the number of elements, None for 1; a bool as such.
+
+    In f32 until the result: differences from a mean that is rounded to bf16 say little.
+    """
     axes = [normal_dim(d, rank(x)) for d in dims or range(rank(x))]
     count = static(num_elements(npu.dims(x)[a] for a in axes), "the number of elements")
-    wide = as_float(x)
+    wide = npu.cast(x, "f32")
     centred = npu.binary("sub", wide, reduce_dims("mean", wide, axes, True))
     total = reduce_dims("sum", npu.unary("square", centred), axes, keepdim)
-    y = npu.binary(
-        "div", total, as_tensor(float(count - (1 if correction is None else correction)), npu.dtype(wide))
-    )
+    degrees = float(count - (1 if correction is None else correction))
+    y = npu.binary("div", total, as_tensor(degrees, "f32"))
     return npu.unary("sqrt", y) if root else y
 
 
@@ -94,7 +95,7 @@ def variance(x, dims, correction, keepdim, root=False):
 def vector_norm(x, order, dims, keepdim, _dtype):
     if order != 2:
         raise Unsupported(f"the norm of order {order}")
-    return npu.unary("sqrt", reduce_dims("sum", npu.unary("square", as_float(x)), dims, keepdim))
+    return npu.unary("sqrt", reduce_dims("sum", npu.unary("square", npu.cast(x, "f32")), dims, keepdim))
 
 
 # ---- softmax
@@ -109,7 +110,7 @@ def softmax(x, dim, _, result):
 @converts("aten.log_softmax.int", "aten._log_softmax")
 def log_softmax(x, dim, _, result):
     axis = normal_dim(dim, rank(x))
-    x = as_float(npu.cast(x, result.dtype))
+    x = npu.cast(npu.cast(x, result.dtype), "f32")
     shifted = npu.binary("sub", x, npu.reduce("max", x, axis, True))
     total = npu.reduce("sum", npu.unary("exp", shifted), axis, True)
     return npu.binary("sub", shifted, npu.unary("log", total))

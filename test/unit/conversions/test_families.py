@@ -290,6 +290,18 @@ def test_reductions():
     check_rows(REDUCTIONS, [(4, 6)])
 
 
+def test_statistics_bf16():
+    """With a mean that is large beside the deviation: one rounding, at the end."""
+    functions = [
+        lambda x: x.var(-1),
+        lambda x: x.std(-1, correction=0),
+        lambda x: x.log_softmax(-1),
+        lambda x: torch.linalg.vector_norm(x, dim=-1),
+    ]
+    (x,) = tensors((4, 512))
+    check(Program(functions), [(x + 100.3).to(torch.bfloat16)])
+
+
 def test_norms():
     check_rows(NORMS, [(4, 6), (6,), (6,)])
 
