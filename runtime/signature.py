@@ -20,6 +20,8 @@ KV_FIELDS = (
     "page_size",
     "slots",
 )
+"""Launch arguments of the KV pages, in order: strides and offset in bytes, page_size in tokens."""
+
 LAYOUTS = ("rows", "packed", "table")
 
 

@@ -3,18 +3,7 @@
 from collections.abc import Sequence
 
 from opennpu.dialects.symbols import Dim
-
-KV_FIELDS = (
-    "base",
-    "layer_stride",
-    "v_offset",
-    "page_stride",
-    "token_stride",
-    "head_stride",
-    "page_size",
-    "slots",
-)
-"""docs/architecture.md: strides and offset in bytes, page_size in tokens."""
+from opennpu.runtime.signature import KV_FIELDS
 
 
 class Arguments:
