@@ -1,4 +1,4 @@
-"""The `opennpu::` operators (`compiler/frontend/ops.py`), which stay whole."""
+"""The `opennpu::` operators (`compiler/frontend/ops/`), which stay whole."""
 
 from opennpu.compiler.conversions.table import converts
 from opennpu.dialects import npu
