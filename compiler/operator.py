@@ -1,0 +1,204 @@
+"""One operator as a program of its own: how PyTorch's eager mode reaches the chip.
+
+A module that calls the operator goes through torch.export with every extent dynamic, then the
+pipeline of any model. What export or the lowering cannot do for all extents is done for fewer:
+an extent that export draws conclusions from, and then all, become static.
+"""
+
+import inspect
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from opennpu.compiler.frontend.archive import Archive
+from opennpu.compiler.pipeline import Compilation
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.runtime.chip import Chip
+from torch._export.utils import _get_shape_env_from_gm
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+from torch.utils._sympy.value_ranges import bound_sympy
+
+REMEDY = "The operator can run on the host."
+T = TypeVar("T")
+Place = tuple[int, int]
+"""A tensor's number among the arguments, and a dimension of it."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor argument: sizes of the moment; strides in elements, None where row-major."""
+
+    dtype: torch.dtype
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+
+
+def compile_operator(
+    target: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    chip: str | Path | Chip,
+    out: Sequence[TensorSpec] | None = None,
+) -> bytes:
+    """A model.npu without weights that computes the operator `target`, such as `aten.add.Tensor`.
+
+    Tensors among `args` and `kwargs` are TensorSpecs, devices are ignored. Inputs are named
+    `arg0, arg1, …` in the order of the tensors, outputs `output, output_1, …`. `out` gives the
+    outputs' dtypes and layouts where they exist already. Extents other than 0 and 1 are symbols as
+    far as the lowering allows; the signature tells their ranges. Raises CompileError.
+    """
+    call = _Call(_operator(target), args, kwargs, out)
+    return _apart(lambda: _compile(call, Chip.load(chip)))
+
+
+def _compile(call: "_Call", chip: Chip) -> bytes:
+    """The program for as many extents as can be had."""
+    try:
+        return _build(call, call.dynamic_places(), chip)
+    except CompileError as error:
+        if not call.dynamic_places():
+            raise
+        try:
+            return _build(call, set(), chip)
+        except CompileError:
+            raise error from None
+
+
+def _build(call: "_Call", dynamic: set[Place], chip: Chip) -> bytes:
+    program = call.export(dynamic)
+    if fixed := call.concluded_from(program):
+        program = call.export(dynamic - fixed)
+    archive = Archive(program, {"dims": call.extent_names()})
+    run = Compilation(chip)
+    module = run.lower(archive)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "operator.npu"
+        result = run.write(module, archive, path)
+        if any(arg["kind"] == "weights" and arg["bytes"] for arg in result.signature["args"]):
+            raise CompileError(
+                Problem(f"operator {call.target}: it needs constants in memory", remedy=REMEDY)
+            )
+        return path.read_bytes()
+
+
+class _Call:
+    """An operator and its arguments, as a module to export."""
+
+    def __init__(self, target, args: Sequence[Any], kwargs: Mapping[str, Any], out):
+        self.target, self.out = target, out
+        leaves, self._tree = pytree.tree_flatten(
+            (list(args), dict(kwargs)), is_leaf=lambda x: isinstance(x, TensorSpec)
+        )
+        self._leaves = [torch.device("meta") if isinstance(x, torch.device) else x for x in leaves]
+        self.tensors = [x for x in leaves if isinstance(x, TensorSpec)]
+
+    def dynamic_places(self) -> set[Place]:
+        return {(i, d) for i, spec in enumerate(self.tensors) for d, n in enumerate(spec.sizes) if n > 1}
+
+    def run(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        given = iter(tensors)
+        leaves = [next(given) if isinstance(x, TensorSpec) else x for x in self._leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self._tree)
+        results = pytree.tree_leaves(self.target(*args, **kwargs))
+        if self.out is None:
+            return results
+        return [r.to(spec.dtype) for r, spec in zip(results, self.out, strict=True)]
+
+    def export(self, dynamic: set[Place]) -> ExportedProgram:
+        """Traced for these dynamic extents. Raises CompileError for what PyTorch cannot trace."""
+        tensors = [torch.empty(spec.sizes, dtype=spec.dtype, device="meta") for spec in self.tensors]
+        shapes = tuple(
+            {d: Dim.AUTO if (i, d) in dynamic else Dim.STATIC for d in range(len(spec.sizes))}
+            for i, spec in enumerate(self.tensors)
+        )
+        try:
+            return torch.export.export(
+                _Module(self.run, len(tensors)), tuple(tensors), dynamic_shapes=shapes, strict=False
+            )
+        except Exception as error:  # PyTorch raises anything for an operator without a meta implementation
+            what = str(error).strip().partition("\n")[0]
+            raise CompileError(
+                Problem(f"operator {self.target}: it cannot be traced: {what}", remedy=REMEDY)
+            ) from error
+
+    def concluded_from(self, program: ExportedProgram) -> set[Place]:
+        """The places of extents that tracing assumed something of which no range of a symbol says.
+
+        Equal extents have become one symbol; what else was assumed of several (divisible, less
+        than another) would not be checked when the program is bound.
+        """
+        environment = _get_shape_env_from_gm(program.graph_module)
+        if environment is None:
+            return set()
+        assumed = set()
+        for guard in environment.guards:
+            expression = environment.replace(guard.expr)
+            if not bound_sympy(expression, environment.var_to_range).is_singleton():
+                assumed |= expression.free_symbols
+        return {
+            (i, d)
+            for i, node in enumerate(program.graph.find_nodes(op="placeholder"))
+            for d, extent in enumerate(node.meta["val"].shape)
+            if isinstance(extent, torch.SymInt) and extent.node.expr.free_symbols & assumed
+        }
+
+    def extent_names(self) -> dict[str, list[str]]:
+        return {
+            f"arg{i}": [f"arg{i}_{d}" for d in range(len(spec.sizes))] for i, spec in enumerate(self.tensors)
+        }
+
+
+class _Module(torch.nn.Module):
+    """`run` as the forward of a module, whose inputs torch.export names `arg0, arg1, …`."""
+
+    def __init__(self, run: Callable[..., list[torch.Tensor]], inputs: int):
+        super().__init__()
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        names = [inspect.Parameter(f"arg{i}", kind) for i in range(inputs)]
+        self.forward = lambda *tensors: run(*tensors)
+        self.forward.__signature__ = inspect.Signature(names)
+
+
+def _operator(target: str):
+    """`aten.add.Tensor`, `aten.neg`, `opennpu.rms_norm.default`."""
+    namespace, name, overload = [*target.split("."), "default"][:3]
+    try:
+        return getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    except AttributeError:
+        raise CompileError(Problem(f"there is no operator {target}", remedy=REMEDY)) from None
+
+
+_one_at_a_time = threading.Lock()
+
+
+def _apart(work: Callable[[], T]) -> T:
+    """The result of `work`, done on a thread of its own.
+
+    The caller may be a kernel of PyTorch's dispatcher, whose state belongs to its thread and would
+    reach into tracing: dispatch keys that are switched off, modes, the default device.
+    """
+    outcome: list[Callable[[], T]] = []
+
+    def body() -> None:
+        try:
+            with torch.no_grad():
+                result = work()
+            outcome.append(lambda: result)
+        except BaseException as error:  # noqa: BLE001  raised again by the caller's thread
+            outcome.append(lambda error=error: _raise(error))
+
+    with _one_at_a_time:
+        thread = threading.Thread(target=body, name="opennpu-compile")
+        thread.start()
+        thread.join()
+    return outcome[0]()
+
+
+def _raise(error: BaseException):
+    raise error
