@@ -68,9 +68,13 @@ class Compilation:
             return load_archive(path)
 
     def lower(self, archive: Archive, level: str = "npu_isa") -> ir.Module:
-        """The module at a level of IR. Raises CompileError."""
+        """The archive's program at a level of IR. Raises CompileError."""
         with self._timed("torch"):
             module = import_program(archive, load_all(ir.Context()))
+        return self.lower_module(module, level)
+
+    def lower_module(self, module: ir.Module, level: str = "npu_isa") -> ir.Module:
+        """An imported module at a level of IR; changes it. Raises CompileError."""
         self._dump("torch", module)
         for name in LEVELS[1 : LEVELS.index(level) + 1]:
             with self._timed(name), module.context, ir.Location.unknown():
@@ -89,9 +93,7 @@ class Compilation:
 
         `written` is told the bytes of weights that are written, and of all.
         """
-        with self._timed("assemble"), module.context, ir.Location.unknown():
-            program = assemble(module, self.chip)
-            signature = {"chip": self.chip.to_dict(), **signature_of(module)}
+        program, signature = self.assemble(module)
         signature["model"] = dict(archive.metadata.get("model", {}))
         with self._timed("weights"):
             size = next(arg["bytes"] for arg in signature["args"] if arg["kind"] == "weights")
@@ -101,6 +103,11 @@ class Compilation:
             stream = segment(signature["weights"], values, self.chip, size) if complete else None
             write_model(output, program, signature, stream and _watched(stream, size, written), size)
         return Result(signature, len(program), complete, self.seconds)
+
+    def assemble(self, module: ir.Module) -> tuple[bytes, dict]:
+        """The program image and the signature of a module at level npu_isa. Raises CompileError."""
+        with self._timed("assemble"), module.context, ir.Location.unknown():
+            return assemble(module, self.chip), {"chip": self.chip.to_dict(), **signature_of(module)}
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
