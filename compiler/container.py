@@ -26,23 +26,21 @@ def write_model(
     weight_bytes: int = 0,
 ) -> None:
     """Writes `path`; `weights` is a stream of `weight_bytes` bytes in all, None to leave them out."""
-    metadata = {"opennpu.format": FORMAT, "opennpu.signature": json.dumps(signature)}
-    header: dict[str, dict] = {"__metadata__": metadata}
-    start = weight_bytes if weights is not None else 0
-    if weights is not None:
-        header["weights"] = _tensor(0, weight_bytes)
-    header["program"] = _tensor(start, start + len(program))
-    text = json.dumps(header).encode()
-    text += b" " * (-(len(text) + _LENGTH.size) % ALIGN)
+    head = _head(program, signature, None if weights is None else weight_bytes)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        file.write(_LENGTH.pack(len(text)) + text)
-        data_at = file.tell()
+        file.write(head)
         for chunk in weights or ():
             file.write(chunk)
-        assert file.tell() == data_at + start, "the weights are not of the size that was announced"
+        announced = 0 if weights is None else weight_bytes
+        assert file.tell() == len(head) + announced, "the weights are not of the size that was announced"
         file.write(program)
     partial.replace(path)
+
+
+def model_bytes(program: bytes, signature: dict) -> bytes:
+    """What `write_model` writes without weights."""
+    return _head(program, signature, None) + program
 
 
 def read_program(path: Path) -> bytes:
@@ -78,6 +76,19 @@ def _read_header(file, head: bytes) -> tuple[dict, int]:
     if version != FORMAT:
         raise ContainerError(f"format {version}, this reads {FORMAT}; compile the model again")
     return header, _LENGTH.size + size
+
+
+def _head(program: bytes, signature: dict, weight_bytes: int | None) -> bytes:
+    """The safetensors header, padded so that the tensors behind it are aligned."""
+    metadata = {"opennpu.format": FORMAT, "opennpu.signature": json.dumps(signature)}
+    header: dict[str, dict] = {"__metadata__": metadata}
+    start = weight_bytes or 0
+    if weight_bytes is not None:
+        header["weights"] = _tensor(0, start)
+    header["program"] = _tensor(start, start + len(program))
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + _LENGTH.size) % ALIGN)
+    return _LENGTH.pack(len(text)) + text
 
 
 def _tensor(start: int, end: int) -> dict:
