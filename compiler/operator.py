@@ -74,7 +74,7 @@ def _build(call: "_Call", dynamic: set[Place], chip: Chip) -> bytes:
     program = call.export(dynamic)
     if fixed := call.concluded_from(program):
         program = call.export(dynamic - fixed)
-    archive = Archive(program, {"dims": call.extent_names()})
+    archive = Archive(program, call.metadata())
     run = Compilation(chip)
     module = run.lower(archive)
     with tempfile.TemporaryDirectory() as folder:
@@ -148,10 +148,24 @@ class _Call:
             if isinstance(extent, torch.SymInt) and extent.node.expr.free_symbols & assumed
         }
 
-    def extent_names(self) -> dict[str, list[str]]:
+    def metadata(self) -> dict[str, dict[str, list[str]]]:
+        """For the importer: the names of extents `arg0_1`, and of strides `arg0_s1`."""
+        inputs = {f"arg{i}": spec for i, spec in enumerate(self.tensors)}
+        outputs = {f"output_{i}" if i else "output": spec for i, spec in enumerate(self.out or ())}
         return {
-            f"arg{i}": [f"arg{i}_{d}" for d in range(len(spec.sizes))] for i, spec in enumerate(self.tensors)
+            "dims": {name: [f"{name}_{d}" for d in range(len(s.sizes))] for name, s in inputs.items()},
+            "strides": {
+                name: [_stride(name, d, spec) for d in range(len(spec.sizes))]
+                for name, spec in {**inputs, **outputs}.items()
+                if spec.strides is not None
+            },
         }
+
+
+def _stride(name: str, d: int, spec: TensorSpec) -> str:
+    """0 and 1 as such; 0 for a dimension of one element, of which nothing depends on it."""
+    stride = spec.strides[d] if spec.sizes[d] > 1 else 0
+    return str(stride) if stride in (0, 1) else f"{name}_s{d}"
 
 
 class _Module(torch.nn.Module):
@@ -190,7 +204,7 @@ def _apart(work: Callable[[], T]) -> T:
             with torch.no_grad():
                 result = work()
             outcome.append(lambda: result)
-        except BaseException as error:  # noqa: BLE001  raised again by the caller's thread
+        except BaseException as error:  # raised again by the thread of the caller
             outcome.append(lambda error=error: _raise(error))
 
     with _one_at_a_time:

@@ -1,7 +1,7 @@
 """A compiled model on a device: `Program.load(device, path).run(inputs)`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,13 @@ import torch
 from opennpu.runtime.container import Container
 from opennpu.runtime.device import Buffer, Device
 from opennpu.runtime.dtypes import DTYPES
+from opennpu.runtime.extents import Extent
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.signature import MemoryArg, Signature, TensorArg
+
+Given = torch.Tensor | np.ndarray
+Bound = tuple[TensorArg, torch.Tensor]
+"""What the signature says of a tensor, and the tensor."""
 
 
 class ProgramError(ValueError):
@@ -45,14 +50,19 @@ class Program:
         return program
 
     def run(
-        self, inputs: Mapping[str, torch.Tensor | np.ndarray], kv: PagePool | None = None
+        self,
+        inputs: Mapping[str, Given],
+        kv: PagePool | None = None,
+        out: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Runs the program once; returns its outputs by name, on the host.
 
-        inputs: one tensor per input of the signature, with its dtype; their sizes bind the symbols.
-        Raises ProgramError when they do not fit, NpuError when the program fails.
+        inputs: one tensor per input of the signature, with its dtype; their sizes bind the symbols,
+        as do their strides where the signature has some. out: tensors to write outputs to, needed for
+        those that the signature gives strides. Raises ProgramError when they do not fit, NpuError
+        when the program fails.
         """
-        args, outputs = self.bind(inputs, kv)
+        args, outputs = self.bind(inputs, kv, out)
         self.stream.launch(self.loaded, args)
         for name, tensor in outputs.items():
             self.stream.copy_out(_bytes(tensor), self._buffers[f"output {name}"], 0)
@@ -60,25 +70,34 @@ class Program:
         return outputs
 
     def bind(
-        self, inputs: Mapping[str, torch.Tensor | np.ndarray], kv: PagePool | None = None
+        self,
+        inputs: Mapping[str, Given],
+        kv: PagePool | None = None,
+        out: Mapping[str, torch.Tensor] | None = None,
     ) -> tuple[list, dict[str, torch.Tensor]]:
         """Copies the inputs in; the launch arguments, and tensors of the outputs' shapes.
 
         Arguments are as `Stream.launch` takes them. Raises ProgramError when the inputs do not fit.
         """
-        tensors = self._tensors(inputs)
-        symbols = self._bind_symbols(tensors)
+        tensors, given = self._inputs(inputs), self._given_outputs(out or {})
+        symbols = self._bind_symbols([*tensors.values(), *given.values()])
         kv_values = self._kv_values(kv)
-        outputs = {name: self._output(arg, symbols) for name, arg in self.signature.tensors("output").items()}
-        args = [self._argument(arg, symbols, tensors, outputs, kv_values) for arg in self.signature.args]
-        for name, tensor in tensors.items():
+        outputs = {
+            name: given[name][1] if name in given else self._output(arg, symbols)
+            for name, arg in self.signature.tensors("output").items()
+        }
+        held = {name: tensor for name, (_, tensor) in tensors.items()}
+        args = [self._argument(arg, symbols, held, outputs, kv_values) for arg in self.signature.args]
+        for name, tensor in held.items():
             self.stream.copy_in(self._buffers[f"input {name}"], 0, _bytes(tensor))
+        for name, (_, tensor) in given.items():  # what lies between the elements of the output stays
+            self.stream.copy_in(self._buffers[f"output {name}"], 0, _bytes(tensor))
         return args, outputs
 
     # ---- inputs
 
-    def _tensors(self, inputs: Mapping[str, torch.Tensor | np.ndarray]) -> dict[str, torch.Tensor]:
-        """The inputs as contiguous tensors, their names, dtypes and ranks checked."""
+    def _inputs(self, inputs: Mapping[str, Given]) -> dict[str, Bound]:
+        """The inputs, row-major unless they have strides; their names, dtypes and ranks checked."""
         expected = self.signature.tensors("input")
         missing, unknown = expected.keys() - inputs.keys(), inputs.keys() - expected.keys()
         if missing or unknown:
@@ -89,39 +108,45 @@ class Program:
             )
         tensors = {}
         for name, arg in expected.items():
-            tensor = torch.as_tensor(inputs[name])
-            if tensor.dtype != DTYPES[arg.dtype]:
-                raise ProgramError(f"input {_title(arg)}: the tensor given is {tensor.dtype}")
-            if tensor.dim() != len(arg.shape):
-                raise ProgramError(
-                    f"input {_title(arg)}: the tensor given has the shape {list(tensor.shape)}"
-                )
-            tensors[name] = tensor.detach().contiguous()
+            tensor = _checked(arg, torch.as_tensor(inputs[name]).detach())
+            tensors[name] = (arg, tensor if arg.strides else tensor.contiguous())
         return tensors
 
-    def _bind_symbols(self, tensors: dict[str, torch.Tensor]) -> dict[str, int]:
-        """The value of every symbol, from the sizes of the inputs, checked against all of them."""
+    def _given_outputs(self, out: Mapping[str, torch.Tensor]) -> dict[str, Bound]:
+        """The tensors to write to, checked like inputs."""
+        expected = self.signature.tensors("output")
+        for name in out.keys() - expected.keys():
+            raise ProgramError(f"unknown output {name!r}")
+        for arg in expected.values():
+            if arg.strides and arg.name not in out:
+                raise ProgramError(f"output {_title(arg)} has strides: give a tensor to write to as `out`")
+            if arg.name in out and not (arg.strides or out[arg.name].is_contiguous()):
+                raise ProgramError(f"output {_title(arg)}: the tensor given is not row-major")
+        return {name: (expected[name], _checked(expected[name], tensor)) for name, tensor in out.items()}
+
+    def _bind_symbols(self, tensors: Iterable[Bound]) -> dict[str, int]:
+        """The value of every symbol, from sizes and strides, checked against all of them."""
         sizes = [
-            (arg, extent, size)
-            for name, arg in self.signature.tensors("input").items()
-            for extent, size in zip(arg.shape, tensors[name].shape, strict=True)
+            (arg, tensor, extent, size)
+            for arg, tensor in tensors
+            for extent, size in (*zip(arg.shape, tensor.shape, strict=True), *_strides(arg, tensor))
         ]
         values: dict[str, int] = {}
         for _ in self.signature.symbols:  # an extent may need a symbol that a later one binds
-            for arg, extent, size in sizes:
+            for arg, _, extent, size in sizes:
                 try:
                     found = extent.solve(size, values)
                 except ValueError as error:
-                    raise ProgramError(f"input {_title(arg)}: {error}") from None
+                    raise ProgramError(f"{arg.kind} {_title(arg)}: {error}") from None
                 if found:
                     values[found[0]] = found[1]
         self._check_ranges(values)
-        for arg, extent, size in sizes:
+        for arg, tensor, extent, size in sizes:
             if not extent.symbols - values.keys() and extent.evaluate(values) != size:
-                shape = list(tensors[arg.name].shape)
+                shape = list(tensor.shape)
                 bound = ", ".join(f"{k} = {v}" for k, v in values.items() if k in extent.symbols)
                 raise ProgramError(
-                    f"input {_title(arg)}: the tensor given has the shape {shape}, "
+                    f"{arg.kind} {_title(arg)}: the tensor given has the shape {shape}, "
                     f"where {extent.evaluate(values)} was expected for {size}"
                     + (f" ({bound})" if bound else "")
                 )
@@ -163,7 +188,7 @@ class Program:
             case "workspace":
                 return self._memory("workspace", self._size("the workspace", arg.bytes.evaluate(symbols)))
         tensor = (tensors if arg.kind == "input" else outputs)[arg.name]
-        return self._memory(f"{arg.kind} {arg.name}", tensor.numel() * tensor.element_size())
+        return self._memory(f"{arg.kind} {arg.name}", _bytes(tensor).nbytes)
 
     def _output(self, arg: TensorArg, symbols: dict[str, int]) -> torch.Tensor:
         shape = [self._size(f"output {_title(arg)}", extent.evaluate(symbols)) for extent in arg.shape]
@@ -197,5 +222,23 @@ def _title(arg: TensorArg) -> str:
     return f"{arg.name!r} ({arg.dtype} {arg.text})"
 
 
+def _checked(arg: TensorArg, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, of the dtype and the rank that the program takes."""
+    if tensor.dtype != DTYPES[arg.dtype]:
+        raise ProgramError(f"{arg.kind} {_title(arg)}: the tensor given is {tensor.dtype}")
+    if tensor.dim() != len(arg.shape):
+        raise ProgramError(f"{arg.kind} {_title(arg)}: the tensor given has the shape {list(tensor.shape)}")
+    return tensor
+
+
+def _strides(arg: TensorArg, tensor: torch.Tensor) -> list[tuple[Extent, int]]:
+    """(what the signature says, what the tensor has) of the dimensions in which strides count."""
+    pairs = zip(arg.strides or (), tensor.stride(), tensor.shape, strict=False)
+    return [(extent, stride) for extent, stride, size in pairs if size > 1]
+
+
 def _bytes(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.reshape(-1).view(torch.uint8).numpy()
+    """The memory from the tensor's first element to its last, with what lies in between."""
+    reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    span = reach + 1 if tensor.numel() else 0
+    return tensor.as_strided((span,), (1,)).view(torch.uint8).numpy()

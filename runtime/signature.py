@@ -31,13 +31,14 @@ class SignatureError(ValueError):
 
 @dataclass(frozen=True)
 class TensorArg:
-    """An input or output of the program."""
+    """An input or output of the program; strides in elements, None where it lies row-major."""
 
     kind: str
     name: str
     dtype: str
     shape: tuple[Extent, ...]
     text: str  # the shape as written, for messages
+    strides: tuple[Extent, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,9 @@ class _Reader:
             self.fail(key, f"uses {', '.join(sorted(unknown))}, which `symbols` does not have")
         return extent
 
+    def extents(self, key: str, values: list, symbols: dict) -> tuple[Extent, ...]:
+        return tuple(self.extent(value, f"{key}[{i}]", symbols) for i, value in enumerate(values))
+
     def entries(self, key: str, default: object = _REQUIRED) -> "list[_Reader]":
         return [_Reader(e, f"{self.path}.{key}[{i}]") for i, e in enumerate(self.get(key, list, default))]
 
@@ -197,10 +201,14 @@ def _arg(entry: _Reader, symbols: dict) -> TensorArg | SymbolArg | MemoryArg | K
         return KvArg(entry.choice("field", KV_FIELDS))
     if kind in ("weights", "workspace"):
         return MemoryArg(kind, entry.extent(entry.data.get("bytes"), "bytes", symbols))
-    shape = entry.get("shape", list)
-    extents = tuple(entry.extent(s, f"shape[{i}]", symbols) for i, s in enumerate(shape))
+    shape, strides = entry.get("shape", list), entry.get("strides", list, None)
+    extents = entry.extents("shape", shape, symbols)
+    if strides is not None:
+        strides = entry.extents("strides", strides, symbols)
+        if len(strides) != len(extents):
+            entry.fail("strides", f"must be {len(extents)}, one a dimension")
     text = "[" + ", ".join(map(str, shape)) + "]"
-    return TensorArg(kind, entry.get("name", str), entry.dtype("dtype"), extents, text)
+    return TensorArg(kind, entry.get("name", str), entry.dtype("dtype"), extents, text, strides)
 
 
 def _kv(data: dict | None) -> KvSpec | None:

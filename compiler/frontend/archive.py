@@ -22,7 +22,8 @@ class Archive:
     """An exported program and its metadata, `{}` for an archive of plain torch.export.
 
     Keys of the metadata, all optional: `dims`: {input name: [extent, …]}, which names the
-    symbols; `outputs`: [name, …]; `model`: free, carried into model.npu; `ties`: {name:
+    symbols; `outputs`: [name, …]; `strides`: {input or output: [extent, …]} of those that do not lie
+    row-major, in elements; `model`: free, carried into model.npu; `ties`: {name:
     name}, which meta tensors are one.
     """
 

@@ -12,6 +12,7 @@ from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Sym, set_symbol_ranges
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
+from torch.fx import Graph
 from torch_mlir import ir
 from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
@@ -46,7 +47,8 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
     weights, buffers and constants that are used `{npu.param = name}`, whose values stay
     outside. Results are `{npu.output = name}`. Each op's location is its module path over
     its line of source. The module attribute `npu.symbols` gives the range of every
-    symbol. Tensors that share memory are one argument, under the first name.
+    symbol. Tensors that share memory are one argument, under the first name. An input or output
+    that the archive gives strides also has `npu.strides`.
 
     Changes archive.program. Raises CompileError.
     """
@@ -56,14 +58,15 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
     torch_dialect.register_dialect(context)
     hooks = _NamedArguments(program)
     importer = FxImporter(context=context, hooks=hooks)
-    importer._cc = _Locations(context)
+    importer._cc = Locations(context)
     with context, ir.Location.unknown():
         try:
             function = importer.import_program(program)
         except (NotImplementedError, TypeError, KeyError) as error:
             raise CompileError(f"the program cannot be imported: {error}") from error
-        symbols = _Symbols(program, archive.metadata.get("dims", {}))
-        _describe_function(function, symbols.inputs, list(hooks.arguments), _output_names(archive))
+        strides = archive.metadata.get("strides", {})
+        symbols = _Symbols(program, archive.metadata.get("dims", {}), strides)
+        describe_function(function, symbols.inputs, list(hooks.arguments), _output_names(archive), strides)
         set_symbol_ranges(importer.module, symbols.ranges)
     return importer.module
 
@@ -87,11 +90,12 @@ class _NamedArguments(FxImporterHooks):
         return self.arguments[name]
 
 
-class _Locations(ContextCache):
+class Locations(ContextCache):
     """Locations such as `loc("model.layers.0.mlp"("sglang/srt/models/llama.py":118:0))`."""
 
     FRAME = re.compile(r'File "(?:.*/(?:site|dist)-packages/)?([^"]+)", line (\d+)')
     OWN_FRAME = "opennpu/"  # the operator's wrapper; its caller says more
+    ROOT = re.compile(r"^L\['\w+'\]\.?")  # Dynamo's name of the module that it compiles
 
     def get_node_location(self, node):
         frames = self.FRAME.findall(node.meta.get("stack_trace") or "")
@@ -101,7 +105,8 @@ class _Locations(ContextCache):
             file, line = frames[-1]
             source = ir.Location.file(file, int(line), 0, context=self._c)
         modules = node.meta.get("nn_module_stack") or {}
-        path = next((path for path, _ in reversed(modules.values()) if not path.startswith("_")), "")
+        paths = (self.ROOT.sub("", path) for path, _ in reversed(modules.values()))
+        path = next((path for path in paths if not path.startswith("_")), "")
         return ir.Location.name(path, source, context=self._c) if path else source
 
 
@@ -110,10 +115,15 @@ class _Symbols:
 
     inputs: {input name: extents as text}; ranges: {symbol: (lower, upper or None)}.
     A symbol is named by the recorded extents where there are any, else after the first
-    input dimension it measures: `x_0`.
+    input dimension it measures: `x_0`. Symbols of strides are named where they are recorded.
     """
 
-    def __init__(self, program: ExportedProgram, recorded: Mapping[str, list[str]]):
+    def __init__(
+        self,
+        program: ExportedProgram,
+        recorded: Mapping[str, list[str]],
+        strides: Mapping[str, list[str]],
+    ):
         shapes = _user_input_shapes(program)
         names: dict[sympy.Expr, sympy.Symbol] = {}
         for input_name, shape in shapes.items():
@@ -122,27 +132,29 @@ class _Symbols:
                     name = recorded[input_name][i] if input_name in recorded else f"{input_name}_{i}"
                     names[extent] = sympy.Symbol(name)
         self.inputs = {
-            input_name: [_extent_text(input_name, extent.xreplace(names)) for extent in shape]
+            input_name: [extent_text(input_name, extent.xreplace(names)) for extent in shape]
             for input_name, shape in shapes.items()
         }
         ranges = program.range_constraints
-        self.ranges = {str(name): _bounds(ranges.get(symbol)) for symbol, name in names.items()}
+        self.ranges = {str(name): bounds(ranges.get(symbol)) for symbol, name in names.items()}
+        steps = {name for extents in strides.values() for e in extents for name in Sym.of(e).names}
+        self.ranges.update((name, (1, None)) for name in sorted(steps - self.ranges.keys()))
 
 
 def _user_input_shapes(program) -> dict[str, list[sympy.Expr]]:
     inputs = set(program.graph_signature.user_inputs)
     return {
-        node.name: [_extent(d) for d in node.meta["val"].shape]
+        node.name: [extent_of(d) for d in node.meta["val"].shape]
         for node in program.graph.find_nodes(op="placeholder")
         if node.name in inputs and isinstance(node.meta["val"], torch.Tensor)
     }
 
 
-def _extent(d: int | torch.SymInt) -> sympy.Expr:
+def extent_of(d: int | torch.SymInt) -> sympy.Expr:
     return d.node.expr if isinstance(d, torch.SymInt) else sympy.Integer(d)
 
 
-def _bounds(limits) -> tuple[int, int | None]:
+def bounds(limits) -> tuple[int, int | None]:
     """torch.export's range with 2 as the least bound widened to 1.
 
     torch.export traces with extents of at least 2, because 0 and 1 broadcast; it reports
@@ -155,7 +167,7 @@ def _bounds(limits) -> tuple[int, int | None]:
     return (1 if lower == 2 else lower), upper
 
 
-def _extent_text(input_name: str, extent: sympy.Expr) -> str:
+def extent_text(input_name: str, extent: sympy.Expr) -> str:
     try:
         return str(Sym.of(str(extent)))
     except ValueError as error:
@@ -176,18 +188,25 @@ def _check_signature(program: ExportedProgram) -> None:
         raise CompileError(*problems)
 
 
-def _simplify(program: ExportedProgram) -> None:
-    """Drop checks and identities, and let constants count as buffers, which have names."""
-    graph = program.graph
+def simplify(graph: Graph) -> dict[str, str]:
+    """Drops checks and identities; {the name of an identity: of what it stood for}."""
+    renamed = {}
     for node in list(graph.nodes):
         if node.target in IDENTITIES:
             node.replace_all_uses_with(node.args[0])
-            _rename_output(program, node.name, node.args[0].name)
+            renamed[node.name] = node.args[0].name
         if node.target in CHECKS | IDENTITIES:
             graph.erase_node(node)
         elif _returns_list(node.target):
             node.meta["val"] = list(node.meta["val"])  # a loaded archive has a tuple there
     graph.eliminate_dead_code()
+    return renamed
+
+
+def _simplify(program: ExportedProgram) -> None:
+    """Drops checks and identities, and lets constants count as buffers, which have names."""
+    for old, new in simplify(program.graph).items():
+        _rename_output(program, old, new)
     for spec in program.graph_signature.input_specs:
         if spec.kind is InputKind.CONSTANT_TENSOR and isinstance(spec.arg, TensorArgument):
             spec.kind, spec.persistent = InputKind.BUFFER, False
@@ -215,22 +234,32 @@ def _output_names(archive: Archive) -> list[str]:
     return ["output", *(f"output_{i}" for i in range(1, count))]
 
 
-def _describe_function(
-    function, inputs: Mapping[str, list[str]], params: list[str], outputs: list[str]
+def describe_function(
+    function,
+    inputs: Mapping[str, list[str]],
+    params: list[str],
+    outputs: list[str],
+    strides: Mapping[str, list[str]],
 ) -> None:
-    """Give @main its full type, and every argument and result its name."""
+    """Give @main its full type, and every argument and result its name, and its strides if it has any."""
     arguments = function.body.blocks[0].arguments
     results = ir.FunctionType(function.type).results
     function.attributes["function_type"] = ir.TypeAttr.get(
         ir.FunctionType.get([argument.type for argument in arguments], results)
     )
     text = ir.StringAttr.get
+
+    def texts(extents: list[str]) -> ir.ArrayAttr:
+        return ir.ArrayAttr.get([text(extent) for extent in extents])
+
+    def layout(name: str) -> dict[str, ir.ArrayAttr]:
+        return {"npu.strides": texts(strides[name])} if name in strides else {}
+
     described = [
-        {"npu.input": text(name), "npu.dims": ir.ArrayAttr.get([text(d) for d in dims])}
-        for name, dims in inputs.items()
+        {"npu.input": text(name), "npu.dims": texts(dims), **layout(name)} for name, dims in inputs.items()
     ]
     described += [{"npu.param": text(name)} for name in params]
     function.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(d) for d in described])
     function.attributes["res_attrs"] = ir.ArrayAttr.get(
-        [ir.DictAttr.get({"npu.output": text(name)}) for name in outputs]
+        [ir.DictAttr.get({"npu.output": text(name), **layout(name)}) for name in outputs]
     )

@@ -1,7 +1,7 @@
 """KernelContext: what a kernel emitter `emit(ctx, op)` sees of the program being lowered.
 
     x = ctx.view(op.operands[0])              # where the operand lies
-    y = ctx.output(op.results[0])             # room for the result, row-major
+    y = ctx.output(op.results[0])             # room for the result, row-major unless `strided`
     with ctx.kernel(op, "vector", bytes=x.bytes) as b:
         ...                                   # tile ops by the TileBuilder b
 
@@ -92,10 +92,13 @@ class KernelContext:
             self._views[value] = View.contiguous(base, param.shape, param.dtype)
         return self._views[value]
 
-    def output(self, result: ir.Value) -> View:
-        """Room for a result, row-major: its program output or carried slot, else a slot of the workspace."""
+    def output(self, result: ir.Value, strided: bool = False) -> View:
+        """Room for a result: its program output or carried slot, else a slot of the workspace.
+
+        Row-major, unless the kernel can write any strides: an output with others is then copied to.
+        """
         target = self._targets.get(result)
-        if target is None:
+        if target is None or not (strided or target.is_contiguous):
             shape, dtype = view_type(result)
             target = View.contiguous(self.workspace.allocate(_bytes(shape, dtype)), shape, dtype)
         self.define(result, target)

@@ -73,7 +73,7 @@ def emit_broadcast(ctx: KernelContext, op: ir.OpView) -> None:
 
 def emit_concat(ctx: KernelContext, op: ir.OpView) -> None:
     """Every source is copied into its slice of the result, in one kernel."""
-    y, dim = ctx.output(op.results[0]), op.dim.value
+    y, dim = ctx.output(op.results[0], strided=True), op.dim.value
     programs, offset = [], 0
     for x in map(ctx.view, op.operands):
         size = x.shape[dim]

@@ -13,9 +13,13 @@ class Arguments:
         self.entries: list[dict] = []
         self._index: dict[str, int] = {}
 
-    def tensor(self, kind: str, name: str, dtype: str, shape: Sequence[Dim]) -> str:
-        """Adds an `input` or `output`; returns its key."""
+    def tensor(
+        self, kind: str, name: str, dtype: str, shape: Sequence[Dim], strides: Sequence[Dim] | None = None
+    ) -> str:
+        """Adds an `input` or `output`, with strides in elements unless it is row-major; returns its key."""
         entry = {"kind": kind, "name": name, "dtype": dtype, "shape": [str(d) for d in shape]}
+        if strides is not None:
+            entry["strides"] = [str(s) for s in strides]
         return self._add(f"{kind}:{name}", entry)
 
     def symbol(self, name: str) -> str:

@@ -27,7 +27,7 @@ def emit_vector(ctx: KernelContext, op: ir.OpView) -> None:
     program = VectorProgram()
     nodes = Import(program, ctx.view).run(op)
     for node, result in zip(nodes, op.results, strict=True):
-        program.output(node, stored_view(node, ctx.output(result)))
+        program.output(node, stored_view(node, ctx.output(result, strided=True)))
     run_program(ctx, op, program)
 
 
@@ -35,7 +35,7 @@ def emit_reduce(ctx: KernelContext, op: ir.OpView) -> None:
     """A reduction along any dimension: the operand and the result are looked at with it last."""
     x, dim = ctx.view(op.operands[0]), op.dim.value
     perm = [d for d in range(x.rank) if d != dim] + [dim]
-    y = ctx.output(op.results[0])
+    y = ctx.output(op.results[0], strided=True)
     last = transpose(y, perm) if op.keepdim.value else unsqueeze(y, y.rank)
     program = VectorProgram()
     node = reduce_last(program, op.op.value, program.input(transpose(x, perm)), y.dtype)

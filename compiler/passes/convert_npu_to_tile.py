@@ -10,6 +10,7 @@ import json
 from opennpu.compiler.kernels import attention, kv, matmul, movement, repeat, rope, vector
 from opennpu.compiler.kernels.context import Emitter, KernelContext
 from opennpu.compiler.kernels.values import ArgBase, View, view_type
+from opennpu.compiler.kernels.views import row_major
 from opennpu.compiler.passes.registry import register_pass
 from opennpu.dialects import npu_tile
 from opennpu.dialects.diagnostics import CompileError
@@ -64,12 +65,12 @@ def _declare_arguments(ctx: KernelContext, main: func.FuncOp) -> list[View]:
             ctx.define_param(argument, [attributes["npu.param"].value])
         else:
             name = attributes["npu.input"].value if "npu.input" in attributes else f"input{i}"
-            ctx.define(argument, _buffer(ctx, "input", name, argument))
+            ctx.define(argument, _buffer(ctx, "input", name, argument, attributes))
     outputs: list[View] = []
     for i, value in enumerate(_returned(main)):
         attributes = _attributes(main, "res_attrs", i)
         name = attributes["npu.output"].value if "npu.output" in attributes else f"output{i}"
-        outputs.append(_buffer(ctx, "output", name, value))
+        outputs.append(_buffer(ctx, "output", name, value, attributes))
         ctx.aim(value, outputs[-1])
     for symbol in ctx.ranges:
         ctx.arguments.symbol(symbol)
@@ -81,9 +82,18 @@ def _declare_arguments(ctx: KernelContext, main: func.FuncOp) -> list[View]:
     return outputs
 
 
-def _buffer(ctx: KernelContext, kind: str, name: str, value: ir.Value) -> View:
+def _buffer(
+    ctx: KernelContext, kind: str, name: str, value: ir.Value, attributes: ir.DictAttr | dict
+) -> View:
+    """The view of an input or output: row-major unless its attributes give `npu.strides`."""
     shape, dtype = view_type(value)
-    return View.contiguous(ArgBase(ctx.arguments.tensor(kind, name, dtype, shape)), shape, dtype)
+    strides = None
+    if "npu.strides" in attributes:
+        strides = tuple(dim(stride.value) for stride in attributes["npu.strides"])
+        if len(strides) != len(shape):
+            raise CompileError(f"{kind} {name}: {len(strides)} strides for {len(shape)} dimensions")
+    base = ArgBase(ctx.arguments.tensor(kind, name, dtype, shape, strides))
+    return View(shape, strides or row_major(shape), base=base, dtype=dtype)
 
 
 def _attributes(main: func.FuncOp, which: str, i: int) -> ir.DictAttr | dict:
