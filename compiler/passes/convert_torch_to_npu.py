@@ -9,7 +9,7 @@ reported together.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from opennpu.compiler.conversions import CONVERSIONS, Result, Unsupported
 from opennpu.compiler.passes.registry import register_pass
 from opennpu.dialects import npu
 from opennpu.dialects.diagnostics import CompileError, Problem
-from opennpu.dialects.symbols import Sym, dim, tensor_type
+from opennpu.dialects.symbols import Dim, Sym, dim, tensor_type
 from torch_mlir import ir
 
 TENSOR = re.compile(r"!torch\.vtensor<\[([\d?,]*)\],(\w+)>")
@@ -35,13 +35,13 @@ def run(module: ir.Module) -> None:
 
 def convert_function(function: ir.Operation) -> None:
     """Replaces the function by its conversion."""
+    extents = given_extents(function)
+    tensors = [a for a in _block(function).arguments if a not in extents]
     with ir.InsertionPoint(function), function.location:
-        types = [argument_type(function, i) for i in range(len(_block(function).arguments))]
-        converted = ir.Operation.create("func.func", attributes=dict(_attributes(function, types)), regions=1)
-    block = converted.regions[0].blocks.append(
-        *types, arg_locs=[a.location for a in _block(function).arguments]
-    )
-    conversion = Conversion(dict(zip(_block(function).arguments, block.arguments, strict=True)))
+        types = [argument_type(function, a.arg_number) for a in tensors]
+        converted = ir.Operation.create("func.func", attributes=dict(_attributes(function)), regions=1)
+    block = converted.regions[0].blocks.append(*types, arg_locs=[a.location for a in tensors])
+    conversion = Conversion({**extents, **dict(zip(tensors, block.arguments, strict=True))})
     try:
         with ir.InsertionPoint(block):
             for op in _block(function).operations:
@@ -132,10 +132,19 @@ def constant(op: ir.Operation) -> Any:
 # ---- types
 
 
+def given_extents(function: ir.Operation) -> dict[ir.Value, Dim]:
+    """Arguments that are integers: what `npu.extent` says they are, in symbols."""
+    return {
+        argument: dim(described["npu.extent"].value)
+        for argument, described in zip(_block(function).arguments, _described(function), strict=True)
+        if "npu.extent" in described
+    }
+
+
 def argument_type(function: ir.Operation, index: int) -> ir.Type:
     """The tensor type of an argument: extents from `npu.dims`, where it has them."""
     argument = _block(function).arguments[index]
-    described = function.attributes["arg_attrs"][index] if "arg_attrs" in function.attributes else {}
+    described = _described(function)[index]
     names = [described[key].value for key in ("npu.input", "npu.param") if key in described]
     where = f"argument {' '.join(names) or index} of type {argument.type}"
     try:
@@ -191,18 +200,23 @@ def _checked(value: Any, type_: ir.Type) -> Any:
 # ---- the rest
 
 
-def _attributes(function: ir.Operation, types: list[ir.Type]):
-    """The function's attributes, without npu.dims, which the types now say."""
+def _attributes(function: ir.Operation):
+    """The function's attributes; of its arguments only tensors, without npu.dims, which the types now say."""
     for name in function.attributes:
         attribute = function.attributes[name]
         if name == "arg_attrs":
+            tensors = [entry for entry in attribute if "npu.extent" not in entry]
             attribute = ir.ArrayAttr.get(
-                [
-                    ir.DictAttr.get({e.name: e.attr for e in entry if e.name != "npu.dims"})
-                    for entry in attribute
-                ]
+                [ir.DictAttr.get({e.name: e.attr for e in t if e.name != "npu.dims"}) for t in tensors]
             )
         yield name, attribute
+
+
+def _described(function: ir.Operation) -> list[Mapping[str, ir.Attribute]]:
+    """What is said of each argument."""
+    if "arg_attrs" in function.attributes:
+        return list(function.attributes["arg_attrs"])
+    return [{}] * len(_block(function).arguments)
 
 
 def _block(function: ir.Operation) -> ir.Block:
