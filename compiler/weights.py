@@ -3,7 +3,7 @@
 Layouts `rows`, `packed` and `table` are defined in docs/architecture.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -39,14 +39,26 @@ def segment(
 ) -> Iterator[Buffer]:
     """The bytes of the segment in order, `size` in all; one tile column of a matrix at a time."""
     at = 0
-    for entry in sorted(entries, key=lambda e: e["offset"]):
-        yield bytes(entry["offset"] - at)
-        start = at = entry["offset"]
-        for chunk in _LAYOUTS[entry["layout"]](entry, tensors, chip):
-            at += len(chunk)
-            yield chunk
-        assert at - start == entry["bytes"], f"{entry} packs into {at - start} bytes"
+    for offset, chunk in pieces(sorted(entries, key=lambda e: e["offset"]), tensors, chip):
+        yield bytes(offset - at)
+        yield chunk
+        at = offset + len(chunk)
     yield bytes(size - at)
+
+
+def pieces(
+    entries: Iterable[dict], tensors: Mapping[str, torch.Tensor], chip: Chip
+) -> Iterator[tuple[int, Buffer]]:
+    """(offset in the segment, bytes) of what the entries pack; tensors may be on any device.
+
+    Needs the memory of one tensor on the host.
+    """
+    for entry in entries:
+        at = entry["offset"]
+        for chunk in _LAYOUTS[entry["layout"]](entry, tensors, chip):
+            yield at, chunk
+            at += len(chunk)
+        assert at - entry["offset"] == entry["bytes"], f"{entry} packs into {at - entry['offset']} bytes"
 
 
 def _rows(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Iterator[Buffer]:
@@ -62,12 +74,10 @@ def _packed(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Ite
 
     A pair is moved as one wide word.
     """
-    w = _numpy(tensors[entry["names"][0]])
-    w = w.T if entry["transpose"] else w
     nt, pair = entry["nt"], chip.pair if entry["dtype"] == "bf16" else 1
-    word = np.dtype(f"u{pair * w.itemsize}")
     depth = chip.mx_k // pair
-    for rows in _column_tiles(w, nt, entry["gate"]):
+    for rows in _column_tiles(entry, _numpy(tensors[entry["names"][0]])):
+        word = np.dtype(f"u{pair * rows.itemsize}")
         strips = _padded(rows, nt, pair).view(word).reshape(nt // chip.strip, chip.strip, -1)
         full = strips.shape[2] // depth * depth
         blocks = strips[:, :, :full].reshape(*strips.shape[:2], -1, depth).transpose(2, 0, 3, 1)
@@ -83,18 +93,20 @@ def _padded(rows: np.ndarray, height: int, pair: int) -> np.ndarray:
     return padded
 
 
-def _column_tiles(w: np.ndarray, nt: int, gate: bool) -> Iterator[np.ndarray]:
-    """Rows of w [N][K] by nt, the last short; with `gate` the halves of N take turns."""
-    halves = np.split(w, 2) if gate else (w,)
-    for n in range(0, len(halves[0]), nt):
-        for half in halves:
-            yield half[n : n + nt]
+def _column_tiles(entry: dict, w: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of every matrix [N][K] by nt, the last short; with `gate` the halves of N take turns."""
+    for matrix in w.reshape(-1, *w.shape[-2:]):
+        matrix = matrix.T if entry["transpose"] else matrix
+        halves = np.split(matrix, 2) if entry["gate"] else (matrix,)
+        for n in range(0, len(halves[0]), entry["nt"]):
+            for half in halves:
+                yield half[n : n + entry["nt"]]
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
     """The bits of a tensor: unsigned integers of its element size."""
     bits = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}[tensor.element_size()]
-    return tensor.detach().contiguous().view(bits).numpy()
+    return tensor.detach().cpu().contiguous().view(bits).numpy()
 
 
 def _contiguous(array: np.ndarray) -> memoryview:
