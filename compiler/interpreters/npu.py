@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from opennpu.compiler.frontend.ops import KvStore
+from opennpu.compiler.interpreters import attention as _attention  # noqa: F401  registers its ops
+from opennpu.compiler.interpreters.table import OPS, element_dtype, means, wide
 from opennpu.compiler.rewriting import attr, functions
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Sym, dims_of
-from opennpu.runtime.dtypes import DTYPES
 from torch import Tensor
 from torch_mlir import ir
-
-ELEMENTS = {"i1" if name == "bool" else name: dtype for name, dtype in DTYPES.items()}
-"""MLIR's element types as PyTorch's."""
 
 
 def run(
@@ -86,10 +84,6 @@ class Machine:
             raise CompileError(Problem(f"{op.name} needs KV pages", str(op.location), "pass `kv` to run"))
         sizes = (attr(op, name) for name in ("kv_heads", "head_dim", "v_head_dim"))
         return self.kv.layer(self.layer + attr(op, "layer"), *sizes, element_dtype(op.operands[0]))
-
-
-def element_dtype(value: ir.Value) -> torch.dtype:
-    return ELEMENTS[str(ir.RankedTensorType(value.type).element_type)]
 
 
 def _bind_arguments(function: ir.Operation, inputs, machine: Machine) -> list[Tensor]:
@@ -185,73 +179,58 @@ REDUCE: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
 GATES = {"gate_silu": "silu", "gate_gelu": "gelu", "gate_gelu_tanh": "gelu_tanh"}
 
 
-def wide(x: Tensor) -> Tensor:
-    """The type that ops compute in."""
-    return x.float() if x.is_floating_point() else x.long()
+# ---- ops
 
 
-# ---- ops: (machine, op, *operands) → result, results, or nothing
-
-OPS: dict[str, Callable] = {}
-
-
-def op(name: str) -> Callable[[Callable], Callable]:
-    def register(function: Callable) -> Callable:
-        OPS[name] = function
-        return function
-
-    return register
-
-
-@op("npu.constant")
+@means("npu.constant")
 def _constant(machine, op):
     result = op.results[0]
     return torch.full(machine.shape(result), attr(op, "value"), dtype=element_dtype(result))
 
 
-@op("npu.iota")
+@means("npu.iota")
 def _iota(machine, op):
     shape, dim = machine.shape(op.results[0]), attr(op, "dim")
     line = attr(op, "start") + attr(op, "step") * torch.arange(shape[dim])
     return line.view([-1 if i == dim else 1 for i in range(len(shape))]).expand(shape)
 
 
-@op("npu.unary")
+@means("npu.unary")
 def _unary(machine, op, x):
     return UNARY[attr(op, "op")](wide(x))
 
 
-@op("npu.binary")
+@means("npu.binary")
 def _binary(machine, op, a, b):
     return BINARY[attr(op, "op")](wide(a), wide(b))
 
 
-@op("npu.select")
+@means("npu.select")
 def _select(machine, op, condition, a, b):
     return torch.where(condition, a, b)
 
 
-@op("npu.cast")
+@means("npu.cast")
 def _cast(machine, op, x):
     return x
 
 
-@op("npu.reduce")
+@means("npu.reduce")
 def _reduce(machine, op, x):
     return REDUCE[attr(op, "op")](wide(x), attr(op, "dim"), bool(attr(op, "keepdim")))
 
 
-@op("npu.softmax")
+@means("npu.softmax")
 def _softmax(machine, op, x):
     return wide(x).softmax(-1)
 
 
-@op("npu.rms_norm")
+@means("npu.rms_norm")
 def _rms_norm(machine, op, x, w):
     return _normalise(wide(x), wide(w), attr(op, "eps"))
 
 
-@op("npu.add_rms_norm")
+@means("npu.add_rms_norm")
 def _add_rms_norm(machine, op, x, residual, w):
     total = wide(x) + wide(residual)
     return _normalise(total, wide(w), attr(op, "eps")), total
@@ -261,12 +240,12 @@ def _normalise(x: Tensor, w: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * w
 
 
-@op("npu.layer_norm")
+@means("npu.layer_norm")
 def _layer_norm(machine, op, x, w, b):
     return F.layer_norm(wide(x), x.shape[-1:], wide(w), wide(b), attr(op, "eps"))
 
 
-@op("npu.matmul")
+@means("npu.matmul")
 def _matmul(machine, op, x, w, *extra):
     y = wide(x) @ (wide(w).mT if attr(op, "transpose_w") else wide(w))
     operands = iter(extra)
@@ -281,13 +260,13 @@ def _matmul(machine, op, x, w, *extra):
     return y
 
 
-@op("npu.silu_and_mul")
+@means("npu.silu_and_mul")
 def _silu_and_mul(machine, op, x):
     gate, up = wide(x).chunk(2, -1)
     return F.silu(gate) * up
 
 
-@op("npu.gelu_and_mul")
+@means("npu.gelu_and_mul")
 def _gelu_and_mul(machine, op, x):
     gate, up = wide(x).chunk(2, -1)
     return F.gelu(gate, approximate=attr(op, "approximate")) * up
@@ -296,113 +275,52 @@ def _gelu_and_mul(machine, op, x):
 # ---- movement
 
 
-@op("npu.reshape")
+@means("npu.reshape")
 def _reshape(machine, op, x):
     return x.reshape(machine.shape(op.results[0]))
 
 
-@op("npu.transpose")
+@means("npu.transpose")
 def _transpose(machine, op, x):
     return x.permute(attr(op, "perm"))
 
 
-@op("npu.broadcast")
+@means("npu.broadcast")
 def _broadcast(machine, op, x):
     return x.expand(machine.shape(op.results[0]))
 
 
-@op("npu.slice")
+@means("npu.slice")
 def _slice(machine, op, x):
     dim, offset, stride = (attr(op, name) for name in ("dim", "offset", "stride"))
     count = machine.shape(op.results[0])[dim]
     return x.index_select(dim, offset + stride * torch.arange(count))
 
 
-@op("npu.concat")
+@means("npu.concat")
 def _concat(machine, op, *xs):
     return torch.cat(xs, attr(op, "dim"))
 
 
-@op("npu.gather")
+@means("npu.gather")
 def _gather(machine, op, table, index):
     return table[index.long()]
 
 
-@op("npu.take")
+@means("npu.take")
 def _take(machine, op, x, index):
     return x.gather(-1, index.long())
-
-
-# ---- rotation and attention
-
-
-@op("npu.rope")
-def _rope(machine, op, x, positions, cache):
-    """The first R elements of each head, in pairs, times the complex number cos + i·sin."""
-    size = attr(op, "head_dim")
-    cos, sin = cache[positions.long()].float().unsqueeze(1).chunk(2, -1)
-    half = cos.shape[-1]
-    heads = wide(x).unflatten(-1, (-1, size))
-    rotated = heads[..., : 2 * half]
-    even, odd = (
-        (rotated[..., :half], rotated[..., half:])
-        if attr(op, "neox")
-        else rotated.unflatten(-1, (-1, 2)).unbind(-1)
-    )
-    turned = torch.complex(even, odd) * torch.complex(cos, sin)
-    pairs = (turned.real, turned.imag)
-    rotated = torch.cat(pairs, -1) if attr(op, "neox") else torch.stack(pairs, -1).flatten(-2)
-    return torch.cat((rotated, heads[..., 2 * half :]), -1).flatten(-2)
-
-
-@op("npu.kv_write")
-def _kv_write(machine, op, k, v, slots):
-    for pages, rows in zip(machine.pages(op), (k, v), strict=True):
-        pages[slots.long()] = rows.view(-1, *pages.shape[1:])
-
-
-@op("npu.rope_kv_write")
-def _rope_kv_write(machine, op, qkv, positions, cache, slots):
-    size, heads, kv_heads = (attr(op, name) for name in ("head_dim", "heads", "kv_heads"))
-    q, k, v = qkv.split([heads * size, kv_heads * size, kv_heads * attr(op, "v_head_dim")], -1)
-    q, k = (_rope(machine, op, x, positions, cache).to(qkv.dtype) for x in (q, k))
-    _kv_write(machine, op, k, v, slots)
-    return q
-
-
-@op("npu.paged_attention")
-def _paged_attention(machine, op, q, block_table, seq_lens, q_start):
-    """Causal attention; the queries of a sequence are the last of its seq_lens tokens."""
-    heads, kv_heads = attr(op, "heads"), attr(op, "kv_heads")
-    keys, values = machine.pages(op)
-    page = machine.kv.page_size
-    out = torch.zeros(q.shape[0], heads, attr(op, "v_head_dim"))
-    for pages, length, first, end in zip(
-        block_table, seq_lens.tolist(), q_start[:-1].tolist(), q_start[1:].tolist(), strict=True
-    ):
-        at = torch.arange(length)
-        slots = pages.long()[at // page] * page + at % page
-        k, v = (
-            x[slots].float().repeat_interleave(heads // kv_heads, 1).transpose(0, 1) for x in (keys, values)
-        )
-        scores = q[first:end].float().unflatten(-1, (heads, -1)).transpose(0, 1) @ k.mT * attr(op, "scale")
-        if cap := attr(op, "logit_cap"):
-            scores = cap * torch.tanh(scores / cap)
-        age = torch.arange(length - (end - first), length)[:, None] - at
-        visible = (age >= 0) & (age < (attr(op, "window") or length + 1))
-        out[first:end] = (scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v).transpose(0, 1)
-    return out.flatten(1)
 
 
 # ---- regions
 
 
-@op("npu.fused")
+@means("npu.fused")
 def _fused(machine, op, *inputs):
     return machine.run_block(op.regions[0].blocks[0], inputs)
 
 
-@op("npu.repeat")
+@means("npu.repeat")
 def _repeat(machine, op, *carried):
     block = op.regions[0].blocks[0]
     names = attr(op, "params")

@@ -1,143 +1,178 @@
-"""`npu.paged_attention`: exact attention over paged keys and values with an online softmax.
+"""Exact attention with an online softmax: one loop over key blocks for all attention ops.
 
-Work items are (sequence, group of query heads, block of tokens). The query heads of a
-group share a KV head, so a row is a (token, query head) pair and one stationary block of
-keys serves them all. Keys come in blocks aligned to absolute
-positions and in ascending order: a row's result depends on its own sequence only.
+The query heads of a group share a KV head, so a row is a (token, query head) pair and one
+stationary block of keys serves them all. What differs between the ops is the list of work
+items (`attention_items.py`), where keys come from, and a mask (`attention_keys.py`).
 
 Source: FlashAttention-2 (Dao 2023), PagedAttention (Kwon et al. 2023).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from opennpu.compiler.kernels import movement
+from opennpu.compiler.kernels import movement, views
+from opennpu.compiler.kernels.attention_items import Item, Shape, batched, packed
+from opennpu.compiler.kernels.attention_keys import MINUS_INFINITY, KeySource, Mask, from_pages, from_tensors
 from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.context import KernelContext
-from opennpu.compiler.kernels.kv import LARGEST_PAGE, layer_base
-from opennpu.compiler.kernels.scalars import I64, Index, ceildiv, maximum, minimum
+from opennpu.compiler.kernels.kv import layer_base
+from opennpu.compiler.kernels.scalars import Index, maximum, minimum
 from opennpu.compiler.kernels.tiling import tiles
-from opennpu.compiler.kernels.values import ITEMSIZE, View
-from opennpu.dialects.symbols import Sym, dim
-from opennpu.runtime.chip import Chip
+from opennpu.compiler.kernels.values import View
+from opennpu.dialects.symbols import Dim, Sym, dim, num_elements
 from torch_mlir import ir
 
-MINUS_INFINITY = float("-inf")
+HEADS_BEFORE_TOKENS = (0, 2, 1, 3)
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Static parameters of one attention op on one chip.
+class Attention:
+    """What an item is computed from; q and o are [batch, head, token, dim]."""
 
-    `group` query heads go together, `parts` groups share a KV head. `tokens` of a sequence
-    form a block of `rows` = tokens·group query rows; keys come `keys` at a time.
-    """
-
-    groups: int
-    parts: int
-    group: int
-    d: int
-    dv: int
-    dtype: str
-    tokens: int
-    keys: int
-    kt: int
-    nt: int
-
-    @property
-    def rows(self) -> int:
-        return self.tokens * self.group
-
-    @staticmethod
-    def of(chip: Chip, op: ir.OpView, dtype: str) -> "Shape":
-        kv_heads, d, dv = op.kv_heads.value, op.head_dim.value, op.v_head_dim.value
-        shared, item = op.heads.value // kv_heads, ITEMSIZE[dtype]
-        keys = ceildiv(chip.mx_n, LARGEST_PAGE) * LARGEST_PAGE  # whole pages of any size
-        acc_row = 4 * (keys + dv)
-        spm_row = item * (d + keys + dv) + 4 * 4
-        spm = chip.spm_bytes - 2 * keys * (d + dv) * item
-        rows = min(chip.acc_bytes // acc_row, spm // spm_row, chip.mx_n)
-        parts = next(
-            n for n in range(1, shared + 1) if shared % n == 0 and (shared // n <= rows or n == shared)
-        )
-        group = shared // parts
-        tokens = max(1, rows // group)
-        return Shape(kv_heads * parts, parts, group, d, dv, dtype, tokens, keys, chip.mx_k, chip.mx_n)
+    shape: Shape
+    q: View
+    o: View
+    keys: KeySource
+    scale: float
+    cap: float = 0.0
+    causal: bool = True
+    window: int = 0
+    mask: Mask | None = None
 
 
-@dataclass(frozen=True)
-class Item:
-    """One work item at run time: some tokens of a sequence, one group of query heads."""
-
-    sequence: Index
-    group: Index
-    row: Index  # of the first token in q
-    tokens: Index
-    position: Index  # of the first token in its sequence
+# ---- the ops
 
 
 def emit_paged_attention(ctx: KernelContext, op: ir.OpView) -> None:
     """q[T, H·D] → o[T, H·Dv]."""
-    q, table, lens, starts = (movement.materialise(ctx, op, ctx.view(v)) for v in list(op.operands)[:4])
-    o = ctx.output(op.o)
-    shape = Shape.of(ctx.chip, op, q.dtype)
-    with ctx.kernel(op, "paged_attention", bytes=dim(Sym.of(q.bytes) + o.bytes)) as b:
-        layer = layer_base(ctx, b, op)
-        with _items(b, ctx.chip, shape, lens, starts) as item:
-            _attend(b, op, shape, item, q, o, table, layer)
+    heads, kv_heads, d, dv = (
+        getattr(op, name).value for name in ("heads", "kv_heads", "head_dim", "v_head_dim")
+    )
+    table, lens, starts = (
+        movement.materialise(ctx, op, ctx.view(v)) for v in (op.block_table, op.seq_lens, op.q_start)
+    )
+    q = _heads_apart(_dense_rows(ctx, op, ctx.view(op.q)), heads, d)
+    o = _heads_apart(ctx.output(op.o), heads, dv)
+    shape = Shape.of(ctx.chip, heads, kv_heads, d, dv, q.dtype)
+    with ctx.kernel(op, "paged_attention", bytes=_bytes(q, o)) as b:
+        attention = Attention(
+            shape,
+            q,
+            o,
+            from_pages(b, shape, table, layer_base(ctx, b, op)),
+            scale=op.scale.value,
+            cap=op.logit_cap.value,
+            window=op.window.value,
+        )
+
+        def keys_of(sequence: Index) -> tuple[Index, Index]:
+            return 0, b.load_scalar(b.address(lens, sequence), lens.dtype)
+
+        with packed(b, ctx.chip, shape, starts, keys_of) as item:
+            _attend(b, attention, item)
 
 
-@contextmanager
-def _items(b: TileBuilder, chip: Chip, shape: Shape, lens: View, starts: View) -> Iterator[Item]:
-    """Deals the items round-robin over groups and blocks, so that neighbours go to different cores."""
-    with b.loop(0, b.sym(lens.shape[0])) as sequence:
-        begin = b.load_scalar(b.address(starts, sequence), starts.dtype)
-        count = b.load_scalar(b.address(starts, sequence + 1), starts.dtype) - begin
-        length = b.load_scalar(b.address(lens, sequence), lens.dtype)
-        pieces = ceildiv(count, shape.tokens) * shape.groups
-        # The first piece of a sequence goes to core `sequence mod cores`.
-        shift = (b.core() + sequence * (chip.cores - 1)) % chip.cores
-        with b.loop(shift, pieces, chip.cores) as piece:
-            first = piece // shape.groups * shape.tokens
-            yield Item(
-                sequence,
-                piece % shape.groups,
-                begin + first,
-                minimum(shape.tokens, count - first),
-                length - count + first,
+def emit_varlen_attention(ctx: KernelContext, op: ir.OpView) -> None:
+    """q[Tq, H, D], k[Tk, Hkv, D], v[Tk, Hkv, Dv] → o[Tq, H, Dv]."""
+    q, k, v = (_batch_of_one(_dense_rows(ctx, op, ctx.view(x))) for x in (op.q, op.k, op.v))
+    q_start, k_start = (movement.materialise(ctx, op, ctx.view(x)) for x in (op.q_start, op.k_start))
+    o = _batch_of_one(ctx.output(op.o, strided=True))
+    shape = _shape(ctx, q, k, v)
+    with ctx.kernel(op, "varlen_attention", bytes=_bytes(q, k, v, o)) as b:
+        attention = Attention(
+            shape,
+            q,
+            o,
+            from_tensors(b, shape, k, v),
+            scale=op.scale.value,
+            cap=op.logit_cap.value,
+            causal=bool(op.causal.value),
+            window=op.window.value,
+        )
+
+        def keys_of(sequence: Index) -> tuple[Index, Index]:
+            first, end = (
+                b.load_scalar(b.address(k_start, at), k_start.dtype) for at in (sequence, sequence + 1)
             )
+            return first, end - first
+
+        with packed(b, ctx.chip, shape, q_start, keys_of) as item:
+            _attend(b, attention, item)
 
 
-def _attend(
-    b: TileBuilder, op: ir.OpView, shape: Shape, item: Item, q: View, o: View, table: View, layer: Index
-):
-    """One item: the loop over key blocks, then o / l."""
+def emit_dense_attention(ctx: KernelContext, op: ir.OpView) -> None:
+    """q[B, H, Tq, D], k[B, Hkv, Tk, D], v[B, Hkv, Tk, Dv] → o[B, H, Tq, Dv]."""
+    q, k, v = (_dense_rows(ctx, op, ctx.view(x)) for x in (op.q, op.k, op.v))
+    mask = Mask(ctx.view(op.mask), op.scale.value) if op.mask is not None else None
+    o = ctx.output(op.o, strided=True, order=HEADS_BEFORE_TOKENS)
+    shape = _shape(ctx, q, k, v, mask)
+    causal = bool(op.causal.value)
+    with ctx.kernel(op, "dense_attention", _flops(q, k, v, causal), _bytes(q, k, v, o)) as b:
+        attention = Attention(
+            shape,
+            q,
+            o,
+            from_tensors(b, shape, k, v),
+            scale=op.scale.value,
+            causal=causal,
+            mask=mask,
+        )
+        with batched(b, ctx.chip, shape, q, k) as item:
+            _attend(b, attention, item)
+
+
+EMITTERS = {
+    "npu.paged_attention": emit_paged_attention,
+    "npu.varlen_attention": emit_varlen_attention,
+    "npu.dense_attention": emit_dense_attention,
+}
+
+
+# ---- one item
+
+
+def _attend(b: TileBuilder, attention: Attention, item: Item) -> None:
+    """The loop over key blocks, then o / l; l is 0, and so is o, where no key was seen, else at least 1."""
+    shape, mask = attention.shape, attention.mask
     rows = item.tokens * shape.group
-    queries = _load_queries(b, shape, item, q)
+    queries = b.alloc((shape.rows, shape.d), shape.dtype)
+    view, start, tile, extents = _block(shape, item, attention.q, queries)
+    b.load(tile, view, start, extents)
     m, l, alpha = (b.alloc((shape.rows,), "f32") for _ in range(3))  # noqa: E741
     acc = b.alloc((shape.rows, shape.dv), "f32", "acc")
     b.fill(m, MINUS_INFINITY, (rows,))
     b.fill(l, 0.0, (rows,))
     b.fill(acc, 0.0, (rows, shape.dv))
-    end = item.position + item.tokens  # the last query row sees the keys before it
-    window = op.window.value
-    begin = maximum(item.position - (window - 1), 0) // shape.keys * shape.keys if window else 0
+    begin, end = _seen(attention, item)
     with b.loop(begin, end, shape.keys) as key:
         valid = minimum(shape.keys, end - key)
-        k, v = (_gather_block(b, shape, item, table, layer, key, valid, part) for part in ("k", "v"))
+        k, v = attention.keys(item, key, valid)
         scores = b.alloc((shape.rows, shape.keys), "f32", "acc")
         _product(b, scores, queries, k, "nk", (rows, shape.d, valid), shape)
+        if mask:
+            mask.apply(b, shape, item, scores, key, valid)
         p = b.alloc((shape.rows, shape.keys), shape.dtype)
         b.softmax_step(
-            p, scores, m, l, alpha, rows=rows, n=valid, scale=op.scale.value, cap=op.logit_cap.value,
-            causal=1, group=shape.group, pos=item.position, key=key, window=window,
+            p, scores, m, l, alpha, rows=rows, n=valid,
+            scale=1.0 if mask and mask.scales else attention.scale, cap=attention.cap,
+            causal=int(attention.causal), group=shape.group, pos=item.position, key=key,
+            window=attention.window,
         )  # fmt: skip
         b.binary("mul", acc, acc, _per_row(alpha), (rows, shape.dv))
         _product(b, acc, p, v, "kn", (rows, valid, shape.dv), shape, accumulate=1)
-    out = b.alloc((shape.rows, shape.dv), shape.dtype)
+    one, out = b.alloc((1,), "f32"), b.alloc((shape.rows, shape.dv), shape.dtype)
+    b.fill(one, 1.0, (1,))
+    b.binary("max", l, l, one.broadcast(-1), (rows,))
     b.binary("div", out, acc, _per_row(l), (rows, shape.dv))
-    _store_rows(b, shape, item, o, out)
+    view, start, tile, extents = _block(shape, item, attention.o, out)
+    b.store(view, start, tile, extents)
+
+
+def _seen(attention: Attention, item: Item) -> tuple[Index, Index]:
+    """The keys from the first block that a row of the item sees, to the last one that any sees."""
+    window, block = attention.window, attention.shape.keys
+    end = minimum(item.keys, item.position + item.tokens) if attention.causal else item.keys
+    begin = maximum(item.position - (window - 1), 0) // block * block if window else 0
+    return begin, end
 
 
 def _product(
@@ -159,47 +194,56 @@ def _product(
         b.mx_mul(dst.at(0, column), x.at(0, depth), rows, accumulate=accumulate or depth)
 
 
-def _gather_block(
-    b: TileBuilder, shape: Shape, item: Item, table: View, layer: Index, key: I64, valid: Index, part: str
-) -> TileRef:
-    """The pages that hold keys key … key + valid - 1, as a tile [keys][d]."""
-    width, pool = (shape.d, layer) if part == "k" else (shape.dv, layer + b.arg("kv:v_offset"))
-    page = b.arg("kv:page_size")
-    tile = b.alloc((shape.keys, width), shape.dtype)
-    row = tile.strides[1]
-    b.dma_gather(
-        tile,
-        pool + b.arg("kv:head_stride") * (item.group // shape.parts),
-        index=b.address(table, item.sequence, key // page),
-        index_dtype=table.dtype,
-        count=ceildiv(valid, page),
-        limit=b.arg("kv:slots") // page,
-        group_stride=b.arg("kv:page_stride"),
-        rows=page,
-        row_bytes=row,
-        row_stride=b.arg("kv:token_stride"),
-        dst_index_stride=page * row,
-        dst_row_stride=row,
-    )
-    return tile
-
-
-def _load_queries(b: TileBuilder, shape: Shape, item: Item, q: View) -> TileRef:
-    """The item's rows of q, [token][query head of the group] by D."""
-    tile = b.alloc((shape.rows, shape.d), shape.dtype)
-    run = shape.group * tile.strides[1]
-    source = b.address(q, item.row, item.group * (shape.group * shape.d))
-    b.dma_load(tile, source, (item.tokens,), run, (b.sym(q.strides[0]) * q.itemsize,), (run,))
-    return tile
-
-
-def _store_rows(b: TileBuilder, shape: Shape, item: Item, o: View, tile: TileRef) -> None:
-    """The mirror of _load_queries."""
-    run = shape.group * tile.strides[1]
-    target = b.address(o, item.row, item.group * (shape.group * shape.dv))
-    b.dma_store(target, tile, (item.tokens,), run, (run,), (b.sym(o.strides[0]) * o.itemsize,))
-
-
 def _per_row(vector: TileRef) -> TileRef:
     """A vector [rows] as [rows][every column]."""
     return vector.permuted(vector.strides[2], 0)
+
+
+# ---- tensors as the loop wants them
+
+
+def _block(shape: Shape, item: Item, view: View, tile: TileRef):
+    """Where the item's rows lie in q or o and in a tile [token, head of the group][dim].
+
+    A view, the index of its first element, the tile, extents. Heads that lie side by side in
+    HBM are one run.
+    """
+    view = views.transpose(view, HEADS_BEFORE_TOKENS)
+    batch, tokens, heads, width = view.shape
+    row, element = tile.strides[1:]
+    runs = views.reshape(view, (batch, tokens, heads * width))
+    if runs is not None:
+        start = (item.batch, item.row, item.head(shape) * width)
+        return runs, start, tile.permuted(shape.group * row, element), (item.tokens, shape.group * width)
+    start = (item.batch, item.row, item.head(shape), 0)
+    return view, start, tile.permuted(shape.group * row, row, element), (item.tokens, shape.group, width)
+
+
+def _dense_rows(ctx: KernelContext, op: ir.OpView, view: View) -> View:
+    """The view where its last dimension is dense, else a copy."""
+    return view if view.strides[-1] == 1 else movement.materialise(ctx, op, view)
+
+
+def _heads_apart(view: View, heads: int, width: int) -> View:
+    """[T, H·D] as [1, H, T, D]."""
+    return _batch_of_one(views.reshape(view, (view.shape[0], heads, width)))
+
+
+def _batch_of_one(view: View) -> View:
+    """[T, H, D] as [1, H, T, D]."""
+    return views.unsqueeze(views.transpose(view, (1, 0, 2)), 0)
+
+
+def _shape(ctx: KernelContext, q: View, k: View, v: View, mask: Mask | None = None) -> Shape:
+    heads, kv_heads, d, dv = q.shape[1], k.shape[1], q.shape[3], v.shape[3]
+    return Shape.of(ctx.chip, heads, kv_heads, d, dv, q.dtype, mask and mask.view.dtype)
+
+
+def _flops(q: View, k: View, v: View, causal: bool) -> Dim:
+    """Of both products, halved where half of the keys are not seen."""
+    pairs = num_elements((*q.shape[:3], k.shape[2]))
+    return views.times(pairs, (1 if causal else 2) * (q.shape[3] + v.shape[3]))
+
+
+def _bytes(*tensors: View) -> Dim:
+    return dim(sum(Sym.of(x.bytes) for x in tensors))

@@ -27,6 +27,7 @@ from opennpu.compiler.kernels.values import (
     WeightBase,
     view_type,
 )
+from opennpu.compiler.kernels.views import transpose
 from opennpu.compiler.kernels.weights import Packing, WeightSegment
 from opennpu.compiler.kernels.workspace import Workspace
 from opennpu.dialects.diagnostics import CompileError, Problem
@@ -92,15 +93,18 @@ class KernelContext:
             self._views[value] = View.contiguous(base, param.shape, param.dtype)
         return self._views[value]
 
-    def output(self, result: ir.Value, strided: bool = False) -> View:
+    def output(self, result: ir.Value, strided: bool = False, order: Sequence[int] | None = None) -> View:
         """Room for a result: its program output or carried slot, else a slot of the workspace.
 
         Row-major, unless the kernel can write any strides: an output with others is then copied to.
+        A slot has its dimensions in `order`, a permutation that is its own inverse.
         """
         target = self._targets.get(result)
         if target is None or not (strided or target.is_contiguous):
             shape, dtype = view_type(result)
-            target = View.contiguous(self.workspace.allocate(_bytes(shape, dtype)), shape, dtype)
+            order = order or range(len(shape))
+            slot = self.workspace.allocate(_bytes(shape, dtype))
+            target = transpose(View.contiguous(slot, [shape[d] for d in order], dtype), order)
         self.define(result, target)
         return target
 

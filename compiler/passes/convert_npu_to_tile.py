@@ -22,11 +22,11 @@ from torch_mlir.dialects import func
 EMITTERS: dict[str, Emitter] = {
     **vector.EMITTERS,
     **movement.EMITTERS,
+    **attention.EMITTERS,
     "npu.matmul": matmul.emit_matmul,
     "npu.rope": rope.emit_rope,
     "npu.kv_write": kv.emit_kv_write,
     "npu.rope_kv_write": rope.emit_rope_kv_write,
-    "npu.paged_attention": attention.emit_paged_attention,
     "npu.repeat": repeat.emit_repeat,
 }
 

@@ -1,8 +1,14 @@
-"""Rotary embedding and paged attention.
+"""Rotary embedding and attention.
 
-The KV cache is no SSA value: it is the chip's page memory, which these ops read and
-write (`ReadsKV`, `WritesKV`). T tokens, B sequences, P pages a sequence, D = `head_dim`,
-Dv = `v_head_dim`.
+The KV cache is no SSA value: it is the chip's page memory, which `kv_write`, `rope_kv_write`
+and `paged_attention` write and read (`WritesKV`, `ReadsKV`). T tokens, B sequences, P pages a
+sequence, H query heads, Hkv of keys and values (H is a multiple of it: neighbouring query
+heads share one), D = `head_dim`, Dv = `v_head_dim`.
+
+Every attention is softmax(x)·v over the keys that a query sees, x = q·k · `scale`, where
+`logit_cap` is not 0 capped to `logit_cap`·tanh(x/`logit_cap`). With `causal` a query sees the
+keys up to its own position, with a `window` other than 0 none that lies `window` or more before
+it. f32 inside. What sees no key is 0.
 """
 
 from opennpu.dialects.npu.dialect import (
@@ -103,9 +109,7 @@ class PagedAttentionOp(NpuOp, name="paged_attention", traits=[ReadsKV]):
     """q[T,H·D], block_table[B,P] (i32), seq_lens[B], q_start[B+1] → o[T,H·Dv].
 
     Sequence b's queries are rows q_start[b] … q_start[b+1]-1 of q, the last tokens of its
-    seq_lens[b]; each sees the keys up to its own position, the last `window` of them where
-    `window` is not 0. Scores are q·k · `scale`, capped to `logit_cap`·tanh(x/`logit_cap`)
-    where that is not 0. block_table names the KV pages of each sequence in order.
+    seq_lens[b]; causal. block_table names the KV pages of each sequence in order.
     """
 
     q: Tensor
@@ -138,6 +142,88 @@ class PagedAttentionOp(NpuOp, name="paged_attention", traits=[ReadsKV]):
         check_index("q_start", self.q_start, extent(sequences + 1))
         require_dtype("o", self.o, dtype(self.q))
         require_dims("o", self.o, (tokens, heads * self.v_head_dim.value))
+
+
+class VarlenAttentionOp(NpuOp, name="varlen_attention", traits=[Pure]):
+    """q[Tq,H,D], k[Tk,Hkv,D], v[Tk,Hkv,Dv], q_start[B+1], k_start[B+1] → o[Tq,H,Dv].
+
+    Sequence b's queries are rows q_start[b] … q_start[b+1]-1 of q, its keys and values rows
+    k_start[b] … k_start[b+1]-1 of k and v. Its last query stands at its last key. Rows of o
+    that no sequence has hold anything.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_start: Tensor
+    k_start: Tensor
+    scale: FloatAttr
+    logit_cap: FloatAttr
+    causal: IntegerAttr
+    window: IntegerAttr
+    o: TensorResult
+
+    def check(self):
+        require(self.window.value >= 0, f"window {self.window.value} is negative")
+        require_dtype("q", self.q, *FLOATS)
+        require_rank("q", self.q, 3)
+        rows, heads, _ = dims(self.q)
+        width = check_keys(self, ())
+        require_rank("q_start", self.q_start, 1)
+        for name in ("q_start", "k_start"):
+            check_index(name, getattr(self, name), dims(self.q_start)[0])
+        require_dtype("o", self.o, dtype(self.q))
+        require_dims("o", self.o, (rows, heads, width))
+
+
+class DenseAttentionOp(NpuOp, name="dense_attention", traits=[Pure]):
+    """q[B,H,Tq,D], k[B,Hkv,Tk,D], v[B,Hkv,Tk,Dv], mask[B,H,Tq,Tk]? → o[B,H,Tq,Dv].
+
+    The first query stands at the first key. The optional mask is of i1, false where a key is
+    hidden, or of a float dtype, added to the scaled scores. Every extent but Tq, Tk, B is static.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    scale: FloatAttr
+    causal: IntegerAttr
+    o: TensorResult
+
+    def check(self):
+        require_dtype("q", self.q, *FLOATS)
+        require_rank("q", self.q, 4)
+        batch, heads, rows, _ = dims(self.q)
+        width = check_keys(self, (batch,))
+        if self.mask is not None:
+            require_dtype("mask", self.mask, "i1", *FLOATS)
+            require_dims("mask", self.mask, (batch, heads, rows, dims(self.k)[2]))
+        require_dtype("o", self.o, dtype(self.q))
+        require_dims("o", self.o, (batch, heads, rows, width))
+
+
+def check_keys(op, batch: tuple[Dim, ...]) -> Dim:
+    """k and v agree with q and with each other; v's last extent.
+
+    Without batch dimensions tokens come before heads, with them after.
+    """
+    for name in ("k", "v"):
+        require_dtype(name, getattr(op, name), dtype(op.q))
+        require_rank(name, getattr(op, name), len(dims(op.q)))
+    head_axis = len(batch) if batch else 1
+    require(dims(op.k)[-1] == dims(op.q)[-1], f"k has heads of {dims(op.k)[-1]}, q of {dims(op.q)[-1]}")
+    require(
+        dims(op.k)[: len(batch)] == batch, f"k has extents {show(dims(op.k))}, expected {show(batch)} first"
+    )
+    require_dims("v", op.v, (*dims(op.k)[:-1], dims(op.v)[-1]))
+    heads, kv_heads = dims(op.q)[head_axis], dims(op.k)[head_axis]
+    for name, value in (("heads", heads), ("kv_heads", kv_heads), ("head_dim", dims(op.q)[-1])):
+        require(isinstance(value, int), f"{name} {value} is not static")
+    require_multiple("heads", heads, kv_heads)
+    width = dims(op.v)[-1]
+    require(isinstance(width, int), f"v_head_dim {width} is not static")
+    return width
 
 
 class RopeKvWriteOp(NpuOp, name="rope_kv_write", traits=[WritesKV]):

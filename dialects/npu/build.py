@@ -21,6 +21,7 @@ __all__ = [
     "cast",
     "concat",
     "constant",
+    "dense_attention",
     "element_type",
     "f32_attr",
     "fused",
@@ -47,6 +48,7 @@ __all__ = [
     "take",
     "transpose",
     "unary",
+    "varlen_attention",
     "yield_",
 ]
 
@@ -265,6 +267,28 @@ def paged_attention(
         i64_attr(window),
         result,
     ).o
+
+
+def varlen_attention(
+    q: Value,
+    k: Value,
+    v: Value,
+    q_start: Value,
+    k_start: Value,
+    *,
+    scale: float,
+    causal: bool,
+    logit_cap: float = 0.0,
+    window: int = 0,
+) -> Value:
+    options = f32_attr(scale), f32_attr(logit_cap), ir.BoolAttr.get(causal), i64_attr(window)
+    result = like(q, [*dims(q)[:-1], dims(v)[-1]])
+    return ops.VarlenAttentionOp(q, k, v, q_start, k_start, *options, result).o
+
+
+def dense_attention(q: Value, k: Value, v: Value, mask: Value | None, *, scale: float, causal: bool) -> Value:
+    result = like(q, [*dims(q)[:-1], dims(v)[-1]])
+    return ops.DenseAttentionOp(q, k, v, f32_attr(scale), ir.BoolAttr.get(causal), result, mask=mask).o
 
 
 def rope_kv_write(

@@ -41,6 +41,33 @@ module {
       %12 = irdl.base "!builtin.tensor" 
       irdl.results(o: %12)
     }
+    irdl.operation @varlen_attention {
+      %0 = irdl.base "!builtin.tensor" 
+      %1 = irdl.base "!builtin.tensor" 
+      %2 = irdl.base "!builtin.tensor" 
+      %3 = irdl.base "!builtin.tensor" 
+      %4 = irdl.base "!builtin.tensor" 
+      irdl.operands(q: %0, k: %1, v: %2, q_start: %3, k_start: %4)
+      %5 = irdl.base "#builtin.float" 
+      %6 = irdl.base "#builtin.float" 
+      %7 = irdl.base "#builtin.integer" 
+      %8 = irdl.base "#builtin.integer" 
+      irdl.attributes {"scale" = %5, "logit_cap" = %6, "causal" = %7, "window" = %8}
+      %9 = irdl.base "!builtin.tensor" 
+      irdl.results(o: %9)
+    }
+    irdl.operation @dense_attention {
+      %0 = irdl.base "!builtin.tensor" 
+      %1 = irdl.base "!builtin.tensor" 
+      %2 = irdl.base "!builtin.tensor" 
+      %3 = irdl.base "!builtin.tensor" 
+      irdl.operands(q: %0, k: %1, v: %2, mask: optional %3)
+      %4 = irdl.base "#builtin.float" 
+      %5 = irdl.base "#builtin.integer" 
+      irdl.attributes {"scale" = %4, "causal" = %5}
+      %6 = irdl.base "!builtin.tensor" 
+      irdl.results(o: %6)
+    }
     irdl.operation @rope_kv_write {
       %0 = irdl.base "!builtin.tensor" 
       %1 = irdl.base "!builtin.tensor" 

@@ -1,6 +1,13 @@
 """All ops of the `npu` dialect."""
 
-from opennpu.dialects.npu.attention import KvWriteOp, PagedAttentionOp, RopeKvWriteOp, RopeOp
+from opennpu.dialects.npu.attention import (
+    DenseAttentionOp,
+    KvWriteOp,
+    PagedAttentionOp,
+    RopeKvWriteOp,
+    RopeOp,
+    VarlenAttentionOp,
+)
 from opennpu.dialects.npu.dialect import NPU
 from opennpu.dialects.npu.elementwise import (
     AddRmsNormOp,
@@ -38,6 +45,7 @@ __all__ = [
     "CastOp",
     "ConcatOp",
     "ConstantOp",
+    "DenseAttentionOp",
     "FusedOp",
     "GatherOp",
     "GeluAndMulOp",
@@ -59,6 +67,7 @@ __all__ = [
     "TakeOp",
     "TransposeOp",
     "UnaryOp",
+    "VarlenAttentionOp",
     "YieldOp",
     "captured",
     "load",

@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from opennpu.compiler.interpreters import npu as interpreter
+from opennpu.compiler.interpreters.table import ELEMENTS
 from opennpu.dialects import npu
 from opennpu.dialects.diagnostics import CompileError
 from torch_mlir import ir
 
-NAMES = {dtype: name for name, dtype in interpreter.ELEMENTS.items()}
+NAMES = {dtype: name for name, dtype in ELEMENTS.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +129,7 @@ def test_select():
 @pytest.mark.parametrize("element", ["f32", "i64", "i32", "i8", "i1"])
 def test_cast(element):
     x = rand(20) * 10
-    assert torch.equal(run(lambda v: npu.cast(v, element), x), x.to(interpreter.ELEMENTS[element]))
+    assert torch.equal(run(lambda v: npu.cast(v, element), x), x.to(ELEMENTS[element]))
 
 
 def test_constant_and_iota():
