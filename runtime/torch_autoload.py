@@ -2,8 +2,24 @@
 
 import importlib.util
 
+NAME = "opennpu"
+
 
 def autoload() -> None:
+    """Register the device "opennpu"; no chip is opened, no compiler imported."""
+    import torch
+
+    _declare_torchvision_operators(torch)
+    if importlib.util.find_spec("opennpu.runtime._torch") is None:
+        return  # a source tree whose C++ has not been built: the commands work without the device
+    torch.utils.rename_privateuse1_backend(NAME)
+    from opennpu.runtime import torch_device
+
+    torch._register_device_module(NAME, torch_device)
+    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+
+
+def _declare_torchvision_operators(torch) -> None:
     """Make the torchvision wheel importable on a CPU-only PyTorch.
 
     torchvision's compiled extension is built for CUDA and does not load here; its
@@ -11,8 +27,6 @@ def autoload() -> None:
     missing. Declaring them first is all that its transforms and transformers'
     image processors need.
     """
-    import torch
-
     if torch.cuda.is_available() or importlib.util.find_spec("torchvision") is None:
         return
     library = torch.library.Library("torchvision", "DEF")

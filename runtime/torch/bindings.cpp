@@ -1,0 +1,72 @@
+// The module opennpu.runtime._torch: what torch.opennpu needs beside PyTorch's own interfaces.
+#include <torch/csrc/utils/pybind.h>
+
+#include <cstring>
+
+#include "device.h"
+#include "hooks.h"
+#include "streams.h"
+
+namespace opennpu::torch_device {
+
+namespace {
+
+namespace py = pybind11;
+
+npu_chip_desc chip_desc(const py::handle& chip) {
+  npu_chip_desc desc{};
+  const auto name = chip.attr("name").cast<std::string>();
+  std::strncpy(desc.name, name.c_str(), sizeof desc.name - 1);
+  const auto get = [&](const char* key) { return chip.attr(key).cast<uint64_t>(); };
+  desc.fingerprint = get("fingerprint");
+  desc.cores = static_cast<uint32_t>(get("cores"));
+  desc.align_bytes = static_cast<uint32_t>(get("align_bytes"));
+  desc.clock_hz = get("clock_mhz") * 1000000;
+  desc.spm_bytes = get("spm_bytes");
+  desc.acc_bytes = get("acc_bytes");
+  desc.hbm_bytes = get("hbm_bytes");
+  desc.mx_k = static_cast<uint32_t>(get("mx_k"));
+  desc.mx_n = static_cast<uint32_t>(get("mx_n"));
+  desc.strip = static_cast<uint32_t>(get("strip"));
+  desc.pair = static_cast<uint32_t>(get("pair"));
+  return desc;
+}
+
+// From the Settings of runtime/torch_device/settings.py.
+Settings settings_of(const py::handle& python) {
+  Settings settings;
+  settings.chip = chip_desc(python.attr("load_chip")());
+  settings.engine = python.attr("engine").cast<std::string>();
+  settings.driver = python.attr("driver").cast<std::string>();
+  settings.hbm_bytes = python.attr("hbm_bytes").cast<uint64_t>();
+  settings.threads = python.attr("threads").cast<uint32_t>();
+  settings.devices = python.attr("devices").cast<DeviceIndex>();
+  settings.host_visible = python.attr("host_visible").cast<bool>();
+  settings.strict = python.attr("strict").cast<bool>();
+  return settings;
+}
+
+// The driver's table and the open device, both borrowed for ever: for other users of the same chip.
+py::tuple handles(DeviceIndex index) {
+  const Chip& open = chip(index);
+  return py::make_tuple(py::capsule(open.driver, "npu_driver"), py::capsule(open.device, "npu_device"));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_torch, m) {
+  m.def("set_up", [](py::object read_settings) {
+    // Never freed: it may be asked for after the interpreter's end.
+    auto* source = new py::object(std::move(read_settings));
+    set_settings_source([source] {
+      const py::gil_scoped_acquire gil;
+      return settings_of((*source)());
+    });
+    register_hooks();
+  });
+  m.def("device_count", &device_count);
+  m.def("in_bad_fork", &in_bad_fork);
+  m.def("handles", &handles);
+}
+
+}  // namespace opennpu::torch_device
