@@ -17,35 +17,48 @@ BUFFERS = 2
 class MatmulTiling:
     """Blocks of y[M,N] = x[M,K]·w[K,N].
 
-    `mt` rows of x at a time, `nt` columns, `kt` of K to a stationary tile. `resident`: a
-    block of x holds all of K while the columns pass; else it comes tile by tile of K.
+    `mt` rows of x at a time, `nt` columns, `kt` of K to a tile of w. `k`: where a block of x
+    holds all of K while the columns pass, the greatest K; None where x comes tile by tile.
     """
 
     mt: int
     nt: int
     kt: int
-    resident: bool
+    k: int | None
+
+    @property
+    def resident(self) -> bool:
+        return self.k is not None
 
 
 def matmul_tiling(
-    chip: Chip, m: int | None, k: int | None, itemsize: int, nt: int, accumulators: int = 1
+    chip: Chip, m: int | None, k: int | None, itemsize: int, nt: int, accumulators: int = 1, kt: int = 0
 ) -> MatmulTiling:
-    """The tiling for at most m rows (None: unbounded), k (None: not static), elements of `itemsize` bytes.
+    """The tiling for at most m rows and k deep (None: unbounded), elements of `itemsize` bytes.
 
-    `accumulators` tiles of the product live at a time (two with a gate). Rows are bounded by
-    the accumulator, and by the scratchpad: x once, stationary tiles, and f32-sized tiles of
-    the result and of a residual. `mt` < 1 where not one row fits.
+    `accumulators` tiles of the product live at a time (two with a gate); `kt` is the depth of
+    a tile of w, by default one stationary tile's. Rows are bounded by the accumulator, and by
+    the scratchpad: x once, tiles of w, and f32-sized tiles of the result and of a residual.
+    `mt` < 1 where not one row fits.
     """
+    kt = kt or chip.mx_k
     by_acc = chip.acc_bytes // (BUFFERS * accumulators * nt * 4)
     most = min(by_acc, max(m, 1)) if m is not None else by_acc
-    rest = chip.spm_bytes - BUFFERS * (chip.mx_k * nt * itemsize + accumulators * nt * 4)
+    rest = chip.spm_bytes - BUFFERS * (kt * nt * itemsize + accumulators * nt * 4)
     per_row = 2 * BUFFERS * nt * 4
-    if k is not None:
-        resident = rest // (k * itemsize + per_row)
-        if resident >= min(most, chip.strip):
-            return MatmulTiling(_even(min(most, resident)), nt, chip.mx_k, True)
-    streamed = rest // (BUFFERS * chip.mx_k * itemsize + per_row)
-    return MatmulTiling(_even(min(most, streamed)), nt, chip.mx_k, False)
+    if k:
+        rows = rest // (k * itemsize + per_row)
+        if rows >= min(most, chip.strip):
+            return MatmulTiling(_even(min(most, rows)), nt, kt, k)
+    streamed = rest // (BUFFERS * kt * itemsize + per_row)
+    return MatmulTiling(_even(min(most, streamed)), nt, kt, None)
+
+
+def depth_tile(chip: Chip, k: int | None, itemsize: int, nt: int) -> int:
+    """How much of K (at most k; None: unbounded) one DMA brings of an unpacked w: whole stationary
+    tiles, as many as a quarter of the scratchpad has room for twice, so that rows make long bursts."""
+    tiles = max(1, chip.spm_bytes // 4 // (BUFFERS * chip.mx_k * nt * itemsize))
+    return chip.mx_k * (tiles if k is None else min(tiles, max(1, ceildiv(k, chip.mx_k))))
 
 
 def column_tile(chip: Chip, n: int) -> int:

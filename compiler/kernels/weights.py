@@ -17,6 +17,7 @@ class Packing:
     Column tiles lie `column` elements apart, and in each the k tiles `block`; the last one of a
     column is as short as K makes it. `transpose`: the parameter is [K][N].
     `gate`: its first N/2 columns and its second are interleaved tile by tile.
+    `groups`: how many such matrices a parameter of three dimensions holds, one behind the other.
     """
 
     n: int
@@ -26,6 +27,7 @@ class Packing:
     pair: int
     transpose: bool = False
     gate: bool = False
+    groups: int = 1
 
     @property
     def tiles(self) -> int:
@@ -46,8 +48,12 @@ class Packing:
         return -(-self.k // self.pair) * self.pair * self.nt
 
     @property
-    def elements(self) -> int:
+    def matrix(self) -> int:
         return self.tiles * self.column
+
+    @property
+    def elements(self) -> int:
+        return self.groups * self.matrix
 
 
 @dataclass

@@ -93,34 +93,32 @@ void Stationary::before_write(const Extent& extent) {
   aliased_ = {};
 }
 
-// Returns the stride of the strips it made. The common bf16 layouts move pairs as 32-bit words.
+// Returns the stride of the strips it made. A pair of bf16, or an f32, is moved as a 32-bit word.
 int64_t Stationary::pack(const std::byte* source, const isa::MxLoad& op, const npu_chip_desc& chip) {
-  const bool bf16 = dtype_ == isa::Dtype::Bf16;
-  const int64_t pair = bf16 ? kPair : 1, size = dtype_size(op.dtype);
-  const int64_t stride = ceil_div(k_, pair) * kStrip * 4;
-  const bool by_words = bf16 && isa::Layout(op.layout) != isa::Layout::Packed;
+  const int64_t size = dtype_size(op.dtype), pair = 4 / size, stride = ceil_div(k_, pair) * kStrip * 4;
+  const auto layout = isa::Layout(op.layout);
+  const int64_t whole = layout == isa::Layout::Packed ? 0 : k_ / pair * pair;
   for (int64_t first = 0; first < n_; first += kStrip) {
     std::byte* strip = own_.data() + first / kStrip * stride;
     const int64_t columns = n_ - first < kStrip ? n_ - first : kStrip;
-    for (int64_t k = 0; k < k_; k += pair) {
+    for (int64_t k = 0; k < whole; k += pair) {
       std::byte* out = strip + k / pair * kStrip * 4;
-      const bool whole = by_words && k + 1 < k_;
-      if (whole && isa::Layout(op.layout) == isa::Layout::Nk) {
-        for (int64_t c = 0; c < columns; ++c)
-          std::memcpy(out + c * 4, source + (first + c) * op.stride + k * 2, 4);
-      } else if (whole) {
-        const std::byte* even = source + k * op.stride + first * 2;
+      const std::byte* in = source + element_offset(op, chip, k, first);
+      if (layout == isa::Layout::Nk) {
+        for (int64_t c = 0; c < columns; ++c) std::memcpy(out + c * 4, in + c * op.stride, 4);
+      } else if (pair == 1) {
+        std::memcpy(out, in, columns * 4);
+      } else {
         for (int64_t c = 0; c < columns; ++c) {
-          const uint32_t word = read16(even + c * 2) | read16(even + op.stride + c * 2) << 16;
+          const uint32_t word = read16(in + c * 2) | read16(in + op.stride + c * 2) << 16;
           std::memcpy(out + c * 4, &word, 4);
         }
-      } else {
-        for (int64_t c = 0; c < columns; ++c)
-          for (int64_t j = 0; j < pair && k + j < k_; ++j)
-            std::memcpy(out + (c * pair + j) * size, source + element_offset(op, chip, k + j, first + c),
-                        size);
       }
     }
+    for (int64_t k = whole; k < k_; ++k)
+      for (int64_t c = 0; c < columns; ++c)
+        std::memcpy(strip + ((k / pair * kStrip + c) * pair + k % pair) * size,
+                    source + element_offset(op, chip, k, first + c), size);
   }
   return stride;
 }

@@ -165,3 +165,49 @@ def test_gate_of_an_activation():
         {name: (tuple(t.shape), "f32") for name, t in given.items()},
     )
     close(case(**given)[0], reference(x, w, ["gate_silu"], None, None), "f32")
+
+
+# ---- a weight that is no parameter: what the eager device multiplies with
+
+
+@pytest.mark.parametrize("chip", ["npu1-lite", "npu1"])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bound", [None, 400])
+def test_every_extent_a_symbol(bound, transposed, chip):
+    """Few rows (the cores share the columns) and many (they share the rows); K in cuts and whole."""
+    shape = ["N", "K"] if transposed else ["K", "N"]
+    case = Case(
+        lambda x, w: [npu.matmul(x, w, transposed)],
+        {"x": (["M", "K"], "f32"), "w": (shape, "f32")},
+        ranges={name: (1, bound) for name in "MNK"},
+        chip=chip,
+    )
+    for m, n, k in ((1, 1, 1), (1, 300, 400), (3, 130, 129), (300, 33, 17), (140, 400, 300)):
+        torch.manual_seed(m)
+        x, w = torch.randn(m, k), torch.randn(n, k)
+        (y,) = case(x=x, w=w if transposed else w.T.contiguous())
+        close(y, reference(x, w, [], None, None), "f32")
+
+
+def test_a_row_times_an_activation_does_not_depend_on_the_batch():
+    torch.manual_seed(0)
+    x, w = torch.randn(300, 200).bfloat16(), torch.randn(96, 200).bfloat16()
+    case = Case(
+        lambda x, w: [npu.matmul(x, w, True)],
+        {"x": (["M", 200], "bf16"), "w": ([96, 200], "bf16")},
+        ranges={"M": (1, None)},
+    )
+    whole = case(x=x, w=w)[0]
+    for lo, hi in ((0, 1), (7, 20), (127, 300)):
+        assert torch.equal(case(x=x[lo:hi], w=w)[0], whole[lo:hi])
+
+
+def test_nothing_to_add_up():
+    """K = 0: the bias alone."""
+    bias = torch.randn(20)
+    case = Case(
+        lambda x, w, bias: [npu.matmul(x, w, True, ["bias"], [bias])],
+        {"x": ([3, 0], "f32"), "w": ([20, 0], "f32"), "bias": ([20], "f32")},
+    )
+    (y,) = case(x=torch.empty(3, 0), w=torch.empty(20, 0), bias=bias)
+    assert torch.equal(y, bias.expand(3, 20))
