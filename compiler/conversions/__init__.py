@@ -1,6 +1,7 @@
 """How each torch operator is said in `npu`: `CONVERSIONS`, one module a family of operators."""
 
 from opennpu.compiler.conversions import (  # noqa: F401  fill the table
+    attention,
     creation,
     elementwise,
     indexing,

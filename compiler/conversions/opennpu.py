@@ -27,36 +27,3 @@ def gelu_and_mul(x, approximate):
 @converts("opennpu.rotary_embedding")
 def rotary_embedding(positions, q, k, cache, head_dim, neox):
     return [npu.rope(x, positions, cache, head_dim, neox) for x in (q, k)]
-
-
-@converts("opennpu.paged_attention")
-def paged_attention(
-    q,
-    k,
-    v,
-    slots,
-    block_table,
-    seq_lens,
-    q_start,
-    layer,
-    heads,
-    kv_heads,
-    head_dim,
-    v_head_dim,
-    scale,
-    logit_cap,
-    window,
-):
-    sizes = dict(layer=layer, kv_heads=kv_heads, head_dim=head_dim, v_head_dim=v_head_dim)
-    npu.kv_write(k, v, slots, **sizes)
-    return npu.paged_attention(
-        q,
-        npu.cast(block_table, "i32"),
-        seq_lens,
-        q_start,
-        heads=heads,
-        scale=scale,
-        logit_cap=logit_cap,
-        window=window,
-        **sizes,
-    )

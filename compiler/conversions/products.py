@@ -1,7 +1,5 @@
 """Matrix products and what is made of them."""
 
-import math
-
 from opennpu.compiler.conversions.table import (
     Unsupported,
     as_tensor,
@@ -9,7 +7,6 @@ from opennpu.compiler.conversions.table import (
     promote,
     promoted,
     rank,
-    static,
 )
 from opennpu.dialects import npu
 from opennpu.dialects.symbols import dim, exact_div, num_elements
@@ -74,41 +71,3 @@ def conv2d(x, w, bias, stride, padding, dilation, groups):
     x = npu.reshape(x, [batch, dim(rows * columns), depth])
     y = linear(x, npu.reshape(w, [features, depth]), bias)
     return npu.reshape(npu.transpose(y, [0, 2, 1]), [batch, features, rows, columns])
-
-
-# ---- attention over dense keys
-
-
-@converts("aten.scaled_dot_product_attention")
-def attention(q, k, v, mask, _dropout, is_causal, scale, enable_gqa):
-    """q[…,L,E], k[…,S,E], v[…,S,Ev]: softmax(q·kᵀ·scale + mask)·v; scores in f32."""
-    if enable_gqa:
-        k, v = (repeat_heads(x, npu.dims(q)[-3]) for x in (k, v))
-    if scale is None:
-        scale = 1 / math.sqrt(static(npu.dims(q)[-1], "the head's size"))
-    scores = batched(q, k, transpose_b=True, element="f32")
-    scores = npu.binary("mul", scores, as_tensor(float(scale), "f32"))
-    if is_causal:
-        mask = causal(*npu.dims(scores)[-2:])
-    if mask is not None and npu.dtype(mask) == "i1":
-        scores = npu.select(mask, scores, as_tensor(-math.inf, "f32"))
-    elif mask is not None:
-        scores = npu.binary("add", scores, npu.cast(mask, "f32"))
-    return batched(npu.cast(npu.softmax(scores), npu.dtype(v)), v)
-
-
-def causal(rows, columns):
-    """True where a row (query) may see a column (key)."""
-    return npu.binary("ge", npu.iota([rows, 1], 0, "i32"), npu.iota([1, columns], 1, "i32"))
-
-
-def repeat_heads(x, heads):
-    """[…,Hkv,S,E] → […,H,S,E]: each head for H / Hkv neighbours."""
-    *outer, own, rows, width = npu.dims(x)
-    group = exact_div(heads, own)
-    if group == 1:
-        return x
-    spread = npu.reshape(x, [*outer, own, 1, rows, width])
-    return npu.reshape(
-        npu.broadcast_to(spread, [*outer, own, group, rows, width]), [*outer, heads, rows, width]
-    )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from opennpu.dialects.npu import ops
 from opennpu.dialects.npu.dialect import COMPARISONS, broadcast, dims, dtype, fill_slots
+from opennpu.dialects.npu.experts import grouped_dims, scattered_dims
 from opennpu.dialects.npu.movement import CONCAT_SLOTS
 from opennpu.dialects.npu.products import EXTRA_SLOTS, GATES, product_dims
 from opennpu.dialects.npu.structure import SLOTS
@@ -19,6 +20,7 @@ __all__ = [
     "binary",
     "broadcast_to",
     "cast",
+    "combine_rows",
     "concat",
     "constant",
     "dense_attention",
@@ -27,6 +29,7 @@ __all__ = [
     "fused",
     "gather",
     "gelu_and_mul",
+    "grouped_matmul",
     "i64_attr",
     "iota",
     "kv_write",
@@ -40,12 +43,15 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_kv_write",
+    "scatter_rows",
     "select",
     "silu_and_mul",
     "slice_",
     "softmax",
+    "sort_experts",
     "strings_attr",
     "take",
+    "topk_softmax",
     "transpose",
     "unary",
     "varlen_attention",
@@ -178,6 +184,37 @@ def matmul(
     ).y
 
 
+# ---- mixture of experts
+
+
+def topk_softmax(logits: Value, k: int, renormalize: bool = False) -> tuple[Value, Value]:
+    """(weights, ids)"""
+    shape = [dims(logits)[0], k]
+    results = [like(logits, shape, element) for element in ("f32", "i32")]
+    op = ops.TopkSoftmaxOp(logits, i64_attr(k), ir.BoolAttr.get(renormalize), *results)
+    return op.weights, op.ids
+
+
+def sort_experts(ids: Value, experts: int) -> tuple[Value, Value]:
+    """(rows, offsets)"""
+    results = [like(ids, shape) for shape in (dims(ids)[::-1], [experts + 1])]
+    op = ops.SortExpertsOp(ids, i64_attr(experts), *results)
+    return op.rows, op.offsets
+
+
+def scatter_rows(x: Value, rows: Value) -> Value:
+    return ops.ScatterRowsOp(x, rows, like(x, scattered_dims(x, rows))).y
+
+
+def grouped_matmul(x: Value, w: Value, offsets: Value, epilogue: Sequence[str] = ()) -> Value:
+    result = like(x, grouped_dims(x, w, list(epilogue)))
+    return ops.GroupedMatmulOp(x, w, offsets, strings_attr(epilogue), result).y
+
+
+def combine_rows(x: Value, rows: Value, weights: Value) -> Value:
+    return ops.CombineRowsOp(x, rows, weights, like(x, [dims(weights)[0], dims(x)[1]])).y
+
+
 # ---- movement: where the result would be the operand, the operand itself
 
 
@@ -288,7 +325,7 @@ def varlen_attention(
 
 def dense_attention(q: Value, k: Value, v: Value, mask: Value | None, *, scale: float, causal: bool) -> Value:
     result = like(q, [*dims(q)[:-1], dims(v)[-1]])
-    return ops.DenseAttentionOp(q, k, v, f32_attr(scale), ir.BoolAttr.get(causal), result, mask=mask).o
+    return ops.DenseAttentionOp(q, k, v, mask, f32_attr(scale), ir.BoolAttr.get(causal), result).o
 
 
 def rope_kv_write(
