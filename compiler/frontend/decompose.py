@@ -1,6 +1,6 @@
 """Programs in operators that have a conversion, as far as PyTorch knows how to make them so."""
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 from opennpu.compiler.conversions import CONVERSIONS
@@ -19,11 +19,16 @@ def decompose(program: ExportedProgram, known: Set[OpOverload]) -> ExportedProgr
     foreign = {node.target for node in program.graph.nodes if _is_foreign(node.target, known)}
     if not foreign:
         return program
-    table = {op: how for op, how in default_decompositions().items() if _is_foreign(op, known)}
+    table = decompositions(known)
     _drop_compound_ranges(program)
     decomposed = program.run_decompositions(table)
     program.constants.update(decomposed.constants)  # where values are looked up by name
     return decomposed
+
+
+def decompositions(known: Set[OpOverload]) -> dict[OpOverload, Callable]:
+    """PyTorch's decompositions of operators that are neither `known` nor in the table of conversions."""
+    return {op: how for op, how in default_decompositions().items() if _is_foreign(op, known)}
 
 
 def _is_foreign(op: Any, known: Set[OpOverload]) -> bool:

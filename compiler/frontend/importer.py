@@ -12,7 +12,7 @@ from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Sym, set_symbol_ranges
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
-from torch.fx import Graph
+from torch.fx import Graph, Node
 from torch_mlir import ir
 from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_importer import ContextCache, FxImporter, FxImporterHooks
@@ -66,8 +66,9 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
             raise CompileError(f"the program cannot be imported: {error}") from error
         strides = archive.metadata.get("strides", {})
         symbols = _Symbols(program, archive.metadata.get("dims", {}), strides)
+        ranges = {name: tuple(bounds) for name, bounds in archive.metadata.get("ranges", {}).items()}
         describe_function(function, symbols.inputs, list(hooks.arguments), _output_names(archive), strides)
-        set_symbol_ranges(importer.module, symbols.ranges)
+        set_symbol_ranges(importer.module, symbols.ranges | ranges)
     return importer.module
 
 
@@ -93,21 +94,25 @@ class _NamedArguments(FxImporterHooks):
 class Locations(ContextCache):
     """Locations such as `loc("model.layers.0.mlp"("sglang/srt/models/llama.py":118:0))`."""
 
-    FRAME = re.compile(r'File "(?:.*/(?:site|dist)-packages/)?([^"]+)", line (\d+)')
-    OWN_FRAME = "opennpu/"  # the operator's wrapper; its caller says more
-    ROOT = re.compile(r"^L\['\w+'\]\.?")  # Dynamo's name of the module that it compiles
-
     def get_node_location(self, node):
-        frames = self.FRAME.findall(node.meta.get("stack_trace") or "")
-        frames = [frame for frame in frames if not frame[0].startswith(self.OWN_FRAME)] or frames
-        source = ir.Location.unknown(self._c)
-        if frames:
-            file, line = frames[-1]
-            source = ir.Location.file(file, int(line), 0, context=self._c)
-        modules = node.meta.get("nn_module_stack") or {}
-        paths = (self.ROOT.sub("", path) for path, _ in reversed(modules.values()))
-        path = next((path for path in paths if not path.startswith("_")), "")
+        path, line = place_of(node)
+        source = ir.Location.file(*line, 0, context=self._c) if line else ir.Location.unknown(self._c)
         return ir.Location.name(path, source, context=self._c) if path else source
+
+
+FRAME = re.compile(r'File "(?:.*/(?:site|dist)-packages/)?([^"]+)", line (\d+)')
+OWN_FRAME = "opennpu/"  # the operator's wrapper; its caller says more
+DYNAMO_ROOT = re.compile(r"^L\['\w+'\]\.?")
+
+
+def place_of(node: Node) -> tuple[str, tuple[str, int] | None]:
+    """Module path, "" where unknown, and file and line of the source."""
+    frames = FRAME.findall(node.meta.get("stack_trace") or "")
+    frames = [frame for frame in frames if not frame[0].startswith(OWN_FRAME)] or frames
+    modules = node.meta.get("nn_module_stack") or {}
+    paths = (DYNAMO_ROOT.sub("", path) for path, _ in reversed(modules.values()))
+    path = next((path for path in paths if not path.startswith("_")), "")
+    return path, (frames[-1][0], int(frames[-1][1])) if frames else None
 
 
 class _Symbols:

@@ -1,0 +1,70 @@
+"""Parameters packed into weight segments in chip memory.
+
+A segment belongs to the parameters that it was packed from: it is packed again where one of them
+has changed in place or got other memory, and given back when one of them is gone. Programs
+that pack the same parameters alike share it.
+"""
+
+import json
+import weakref
+from collections.abc import Sequence
+
+import torch
+from opennpu.compiler.weights import check_weights, pieces
+from opennpu.runtime.signature import Signature
+
+
+class Segment:
+    """The packed weights of a program, one `torch.uint8` tensor on the device of the parameters."""
+
+    def __init__(self, signature: Signature, names: Sequence[str], params: Sequence[torch.Tensor]):
+        check_weights(signature.weights, dict(zip(names, params, strict=True)))
+        self._signature, self._names = signature, names
+        self._ids: list[int] | None = [id(p) for p in params]
+        self._params = [weakref.ref(p, self._release) for p in params]
+        self._versions: list[tuple[int, int]] = [(0, -1)] * len(params)
+        device = params[0].device if params else None
+        self.tensor: torch.Tensor | None = torch.empty(
+            signature.weight_bytes, dtype=torch.uint8, device=device
+        )
+
+    def belongs_to(self, params: Sequence[torch.Tensor]) -> bool:
+        return [id(p) for p in params] == self._ids
+
+    def update(self, params: Sequence[torch.Tensor]) -> None:
+        """Packs what has changed since the last time."""
+        versions = [(p.data_ptr(), p._version) for p in params]
+        if versions == self._versions:
+            return
+        changed = {
+            name for name, old, new in zip(self._names, self._versions, versions, strict=True) if old != new
+        }
+        entries = [e for e in self._signature.weights if changed & set(e.get("names", changed))]
+        values = dict(zip(self._names, params, strict=True))
+        for offset, piece in pieces(entries, values, self._signature.chip):
+            data = torch.frombuffer(bytearray(piece), dtype=torch.uint8)
+            self.tensor[offset : offset + len(data)].copy_(data)
+        self._versions = versions
+
+    def _release(self, _: weakref.ref) -> None:
+        self._ids = self.tensor = None
+
+
+class Segments:
+    """The segments in use on all devices."""
+
+    def __init__(self) -> None:
+        self._segments: weakref.WeakValueDictionary[tuple, Segment] = weakref.WeakValueDictionary()
+
+    def find(self, signature: Signature, names: Sequence[str], params: Sequence[torch.Tensor]) -> Segment:
+        """The segment of these parameters, which the program knows by `names`; made where there is none."""
+        numbers = {name: i for i, name in enumerate(names)}
+        layout = [
+            {**entry, "names": [numbers[name] for name in entry.get("names", ())]}
+            for entry in signature.weights
+        ]
+        key = (json.dumps(layout), signature.weight_bytes, *(id(p) for p in params))
+        segment = self._segments.get(key)
+        if segment is None or not segment.belongs_to(params):
+            segment = self._segments[key] = Segment(signature, names, params)
+        return segment
