@@ -191,6 +191,64 @@ module {
       %2 = irdl.base "!builtin.tensor" 
       irdl.results(y: %2)
     }
+    irdl.operation @matmul {
+      %0 = irdl.base "!builtin.tensor" 
+      %1 = irdl.base "!builtin.tensor" 
+      %2 = irdl.base "!builtin.tensor" 
+      %3 = irdl.base "!builtin.tensor" 
+      %4 = irdl.base "!builtin.tensor" 
+      %5 = irdl.base "!builtin.tensor" 
+      irdl.operands(x: %0, w: %1, extra0: optional %2, extra1: optional %3, extra2: optional %4, extra3: optional %5)
+      %6 = irdl.base "#builtin.integer" 
+      %7 = irdl.base "#builtin.array" 
+      irdl.attributes {"transpose_w" = %6, "epilogue" = %7}
+      %8 = irdl.base "!builtin.tensor" 
+      irdl.results(y: %8)
+    }
+    irdl.operation @topk_softmax {
+      %0 = irdl.base "!builtin.tensor" 
+      irdl.operands(logits: %0)
+      %1 = irdl.base "#builtin.integer" 
+      %2 = irdl.base "#builtin.integer" 
+      irdl.attributes {"k" = %1, "renormalize" = %2}
+      %3 = irdl.base "!builtin.tensor" 
+      %4 = irdl.base "!builtin.tensor" 
+      irdl.results(weights: %3, ids: %4)
+    }
+    irdl.operation @sort_experts {
+      %0 = irdl.base "!builtin.tensor" 
+      irdl.operands(ids: %0)
+      %1 = irdl.base "#builtin.integer" 
+      irdl.attributes {"experts" = %1}
+      %2 = irdl.base "!builtin.tensor" 
+      %3 = irdl.base "!builtin.tensor" 
+      irdl.results(rows: %2, offsets: %3)
+    }
+    irdl.operation @scatter_rows {
+      %0 = irdl.base "!builtin.tensor" 
+      %1 = irdl.base "!builtin.tensor" 
+      irdl.operands(x: %0, rows: %1)
+      %2 = irdl.base "!builtin.tensor" 
+      irdl.results(y: %2)
+    }
+    irdl.operation @grouped_matmul {
+      %0 = irdl.base "!builtin.tensor" 
+      %1 = irdl.base "!builtin.tensor" 
+      %2 = irdl.base "!builtin.tensor" 
+      irdl.operands(x: %0, w: %1, offsets: %2)
+      %3 = irdl.base "#builtin.array" 
+      irdl.attributes {"epilogue" = %3}
+      %4 = irdl.base "!builtin.tensor" 
+      irdl.results(y: %4)
+    }
+    irdl.operation @combine_rows {
+      %0 = irdl.base "!builtin.tensor" 
+      %1 = irdl.base "!builtin.tensor" 
+      %2 = irdl.base "!builtin.tensor" 
+      irdl.operands(x: %0, rows: %1, weights: %2)
+      %3 = irdl.base "!builtin.tensor" 
+      irdl.results(y: %3)
+    }
     irdl.operation @reshape {
       %0 = irdl.base "!builtin.tensor" 
       irdl.operands(x: %0)
@@ -257,20 +315,6 @@ module {
       irdl.operands(x: %0, index: %1)
       %2 = irdl.base "!builtin.tensor" 
       irdl.results(y: %2)
-    }
-    irdl.operation @matmul {
-      %0 = irdl.base "!builtin.tensor" 
-      %1 = irdl.base "!builtin.tensor" 
-      %2 = irdl.base "!builtin.tensor" 
-      %3 = irdl.base "!builtin.tensor" 
-      %4 = irdl.base "!builtin.tensor" 
-      %5 = irdl.base "!builtin.tensor" 
-      irdl.operands(x: %0, w: %1, extra0: optional %2, extra1: optional %3, extra2: optional %4, extra3: optional %5)
-      %6 = irdl.base "#builtin.integer" 
-      %7 = irdl.base "#builtin.array" 
-      irdl.attributes {"transpose_w" = %6, "epilogue" = %7}
-      %8 = irdl.base "!builtin.tensor" 
-      irdl.results(y: %8)
     }
     irdl.operation @yield {
       %0 = irdl.base "!builtin.tensor" 
