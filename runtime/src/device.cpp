@@ -72,7 +72,8 @@ Device::Device(const npu_chip_desc& chip, const npu_device_options& options)
       memory_(chip_.hbm_bytes, chip_.align_bytes),
       core_memories_(chip_),
       engine_(make_engine(chip_, options)),
-      workers_(thread_count(chip_, options)) {}
+      hbm_(memory_.base()),
+      cores_(chip_, *engine_, hbm_, core_memories_.cores(), thread_count(chip_, options)) {}
 
 void Device::check_args(const Program& program, std::span<const npu_arg> args) const {
   if (args.size() != program.args.size()) {
@@ -94,22 +95,20 @@ void Device::check_args(const Program& program, std::span<const npu_arg> args) c
 }
 
 void Device::run(const Program& program, std::span<const npu_arg> args) {
-  std::vector<int64_t> values;
-  std::vector<Hbm::Range> ranges;
+  std::lock_guard one_at_a_time(launching_);
+  values_.clear();
+  ranges_.clear();
   for (size_t i = 0; i < args.size(); ++i) {
-    values.push_back(static_cast<int64_t>(args[i].value));
-    if (args[i].kind == NPU_ARG_BUFFER) {
-      ranges.push_back({args[i].value, args[i].bytes, program.args[i] == ArgKind::Write});
-    }
+    values_.push_back(static_cast<int64_t>(args[i].value));
+    if (args[i].kind == NPU_ARG_BUFFER)
+      ranges_.push_back({args[i].value, args[i].bytes, program.args[i] == ArgKind::Write});
   }
-  const Hbm hbm(memory_.base(), ranges);
+  hbm_.assign(ranges_);
   const auto describe = [&program](const Site& site) { return program.describe(site); };
   const auto observer = race_check_ ? make_race_checker(chip_, describe) : nullptr;
-  const LaunchContext launch{program, chip_, values, hbm, *engine_, observer.get(), max_instructions_};
 
-  std::lock_guard one_at_a_time(launching_);
   const auto start = EventPoint::Clock::now();
-  const LaunchResult result = run_launch(launch, core_memories_.cores(), workers_);
+  const LaunchResult result = cores_.run({program, values_, observer.get(), max_instructions_});
   const auto time = EventPoint::Clock::now() - start;
   {
     std::lock_guard lock(mutex_);

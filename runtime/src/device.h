@@ -12,7 +12,6 @@
 #include "memory.h"
 #include "program.h"
 #include "stream.h"
-#include "workers.h"
 
 namespace opennpu {
 
@@ -62,8 +61,11 @@ class Device {
   Memory memory_;
   CoreMemories core_memories_;
   std::unique_ptr<Engine> engine_;
-  Workers workers_;
-  std::mutex launching_;
+  std::mutex launching_;  // held during a launch, which uses what follows
+  Hbm hbm_;
+  std::vector<int64_t> values_;
+  std::vector<Hbm::Range> ranges_;
+  Cores cores_;
   mutable std::mutex mutex_;  // of what follows
   npu_counters counters_{};
   std::set<std::shared_ptr<Stream>> streams_;

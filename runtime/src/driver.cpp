@@ -1,7 +1,7 @@
 // The C interface: handles, statuses and the function table. No exception leaves this file.
-#include <cstring>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 
 #include "device.h"
@@ -26,7 +26,7 @@ struct npu_stream_s {
     queue->wait();  // a synchronisation of the device may keep the queue itself a little longer
   }
   Device& device;
-  const std::shared_ptr<Stream> queue = std::make_shared<Stream>();
+  const std::shared_ptr<Stream> queue = std::make_shared<Stream>(device);
 };
 
 struct npu_event_s {
@@ -169,7 +169,12 @@ std::byte* host_bytes(npu_stream stream, npu_address address, uint64_t bytes) {
 }
 
 npu_status push_copy(npu_stream stream, void* to, const void* from, uint64_t bytes) {
-  stream->queue->push([=] { std::memcpy(to, from, bytes); });
+  stream->queue->push([=](Work& work) {
+    work.kind = Work::Kind::Copy;
+    work.to = static_cast<std::byte*>(to);
+    work.from = static_cast<const std::byte*>(from);
+    work.bytes = bytes;
+  });
   return NPU_OK;
 }
 
@@ -219,10 +224,13 @@ npu_status launch(npu_stream stream, npu_program program, const npu_arg* args, u
     if (&stream->device != &program->device) {
       throw Error{NPU_ERROR_INVALID_ARGUMENT, "the stream and the program belong to different devices"};
     }
-    std::vector<npu_arg> copy(args, args + count);
-    stream->device.check_args(program->program, copy);
-    stream->queue->push(
-        [stream, program, copy = std::move(copy)] { stream->device.run(program->program, copy); });
+    const std::span all(args, count);
+    stream->device.check_args(program->program, all);
+    stream->queue->push([&](Work& work) {
+      work.kind = Work::Kind::Launch;
+      work.program = &program->program;
+      work.args.assign(all.begin(), all.end());
+    });
     return NPU_OK;
   });
 }
@@ -239,12 +247,19 @@ npu_status event_create(npu_device device, npu_event* event) {
 
 void event_destroy(npu_event event) { delete event; }
 
+void push_point(npu_stream stream, Work::Kind kind, const std::shared_ptr<EventPoint>& point) {
+  stream->queue->push([&](Work& work) {
+    work.kind = kind;
+    work.point = point;
+  });
+}
+
 npu_status event_record(npu_event event, npu_stream stream) {
   return guarded([&] {
     require(event, stream);
     auto point = std::make_shared<EventPoint>();
     std::lock_guard lock(event->mutex);
-    stream->queue->push_always([point] { point->happen(); });
+    push_point(stream, Work::Kind::Record, point);
     event->point = std::move(point);
     return NPU_OK;
   });
@@ -253,7 +268,7 @@ npu_status event_record(npu_event event, npu_stream stream) {
 npu_status stream_wait_event(npu_stream stream, npu_event event) {
   return guarded([&] {
     require(stream, event);
-    if (auto point = event->latest()) stream->queue->push([point] { point->wait(); });
+    if (auto point = event->latest()) push_point(stream, Work::Kind::Wait, point);
     return NPU_OK;
   });
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -39,8 +40,11 @@ class Hbm {
     bool writable;
   };
 
-  // `base` is the host address of chip address 0. Ranges may overlap or repeat.
-  Hbm(std::byte* base, const std::vector<Range>& ranges);
+  // `base` is the host address of chip address 0.
+  explicit Hbm(std::byte* base, std::span<const Range> ranges = {}) : base_(base) { assign(ranges); }
+
+  // The buffers of the launch that follows; they may overlap or repeat.
+  void assign(std::span<const Range> ranges);
 
   // The host address of `bytes` bytes at `address`, all of which lie in one buffer; else throws Trap.
   std::byte* translate(uint64_t address, uint64_t bytes, bool write) const;
@@ -52,7 +56,7 @@ class Hbm {
   struct Span {
     uint64_t begin, end;
   };
-  static std::vector<Span> merge(std::vector<Span> spans);
+  static void merge(std::vector<Span>& spans);
 
   std::byte* base_;
   std::vector<Span> readable_, writable_;  // sorted and disjoint
@@ -62,6 +66,7 @@ class Hbm {
 class EngineState {
  public:
   virtual ~EngineState() = default;
+  virtual void reset() = 0;  // as at the start of a launch
 };
 
 // One core during a launch. An engine is called for one core by one thread at a time.
@@ -70,7 +75,7 @@ struct Core {
   const npu_chip_desc& chip;
   CoreMemory memory;
   const Hbm& hbm;
-  std::unique_ptr<EngineState> state;  // made by Engine::make_state at the start of the launch
+  std::unique_ptr<EngineState> state;  // made by Engine::make_state; may be null
   npu_counters counters{};             // of this core in this launch so far
 };
 

@@ -5,29 +5,31 @@
 
 namespace opennpu {
 
-Hbm::Hbm(std::byte* base, const std::vector<Range>& ranges) : base_(base) {
-  std::vector<Span> readable, writable;
+void Hbm::assign(std::span<const Range> ranges) {
+  readable_.clear();
+  writable_.clear();
   for (const Range& range : ranges) {
     const Span span{range.address, range.address + range.bytes};
-    readable.push_back(span);
-    if (range.writable) writable.push_back(span);
+    if (span.begin == span.end) continue;
+    readable_.push_back(span);
+    if (range.writable) writable_.push_back(span);
   }
-  readable_ = merge(std::move(readable));
-  writable_ = merge(std::move(writable));
+  merge(readable_);
+  merge(writable_);
 }
 
 // Overlapping ranges become one. Neighbours do not: an access must not run on from one buffer into the next.
-std::vector<Hbm::Span> Hbm::merge(std::vector<Span> spans) {
+void Hbm::merge(std::vector<Span>& spans) {
   std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
-  std::vector<Span> merged;
+  size_t merged = 0;
   for (const Span& span : spans) {
-    if (!merged.empty() && span.begin < merged.back().end) {
-      merged.back().end = std::max(merged.back().end, span.end);
-    } else if (span.begin < span.end) {
-      merged.push_back(span);
+    if (merged != 0 && span.begin < spans[merged - 1].end) {
+      spans[merged - 1].end = std::max(spans[merged - 1].end, span.end);
+    } else {
+      spans[merged++] = span;
     }
   }
-  return merged;
+  spans.resize(merged);
 }
 
 std::byte* Hbm::find(uint64_t address, uint64_t bytes, bool write) const {

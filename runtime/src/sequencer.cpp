@@ -75,37 +75,54 @@ size_t flag_index(int64_t flag) {
 
 }  // namespace
 
-Sequencer::Sequencer(const LaunchContext& launch, unsigned number, CoreMemory memory)
-    : launch_(launch),
-      core_{number, launch.chip, memory, launch.hbm, launch.engine.make_state(launch.chip), {}} {
-  registers_[0] = number;
-  registers_[1] = launch.chip.cores;
+Sequencer::Sequencer(const npu_chip_desc& chip, const Engine& engine, const Hbm& hbm, CoreMemory memory,
+                     unsigned number)
+    : engine_(engine), core_{number, chip, memory, hbm, engine.make_state(chip), {}} {}
+
+void Sequencer::begin(const Launch& launch) {
+  launch_ = &launch;
+  registers_.fill(0);
+  registers_[0] = core_.number;
+  registers_[1] = core_.chip.cores;
+  flags_.fill(0);
+  loops_.clear();
   loops_.reserve(launch.program.loop_depth);
+  pc_ = 0;
+  stationary_ = 0;
+  core_.counters = {};
+  if (core_.state) core_.state->reset();
 }
 
 Site Sequencer::site() const {
-  const Decoded& decoded = launch_.program.text[std::min(pc_, launch_.program.text.size() - 1)];
+  const Decoded& decoded = launch_->program.text[std::min(pc_, launch_->program.text.size() - 1)];
   return {static_cast<uint32_t>(pc_), decoded.location};
 }
 
-Sequencer::State Sequencer::run() {
+Sequencer::State Sequencer::run(uint64_t slice) {
   const auto failure = [&](npu_status status, const std::string& what) {
-    return Error{status,
-                 launch_.program.describe(site()) + " on core " + std::to_string(core_.number) + ": " + what};
+    return Error{
+        status, launch_->program.describe(site()) + " on core " + std::to_string(core_.number) + ": " + what};
   };
   try {
-    for (;;) {
-      if (core_.counters.instructions == launch_.max_instructions) {
-        throw failure(NPU_ERROR_TIMEOUT, "the program ran past the limit of " +
-                                             std::to_string(launch_.max_instructions) + " instructions");
-      }
-      ++core_.counters.instructions;
-      const State state = step(launch_.program.text[pc_]);
-      if (state != State::Running) return state;
+    const uint64_t left = launch_->max_instructions - core_.counters.instructions;
+    const State state = run_slice(std::min(slice, left));
+    if (state == State::Running && slice >= left) {
+      throw failure(NPU_ERROR_TIMEOUT, "the program ran past the limit of " +
+                                           std::to_string(launch_->max_instructions) + " instructions");
     }
+    return state;
   } catch (const Trap& trap) {
     throw failure(NPU_ERROR_TRAP, trap.message);
   }
+}
+
+Sequencer::State Sequencer::run_slice(uint64_t slice) {
+  for (; slice > 0; --slice) {
+    ++core_.counters.instructions;
+    const State state = step(launch_->program.text[pc_]);
+    if (state != State::Running) return state;
+  }
+  return State::Running;
 }
 
 // Runs the instruction at pc_ and moves pc_ on.
@@ -148,7 +165,7 @@ Sequencer::State Sequencer::step(const Decoded& decoded) {
       wait_flag(resolve<isa::WaitFlag>(decoded));
       break;
     case Opcode::Barrier:
-      if (launch_.observer) launch_.observer->before(core_, site(), isa::Barrier{});
+      if (launch_->observer) launch_->observer->before(core_, site(), isa::Barrier{});
       ++pc_;
       return State::AtBarrier;
     case Opcode::Halt:
@@ -163,8 +180,8 @@ Sequencer::State Sequencer::step(const Decoded& decoded) {
 template <typename I>
 I Sequencer::resolve(const Decoded& decoded) const {
   std::array<int64_t, I::kSlots> values;
-  std::memcpy(values.data(), launch_.program.values.data() + decoded.first_value, sizeof values);
-  const Term* term = launch_.program.terms.data() + decoded.first_term;
+  std::memcpy(values.data(), launch_->program.values.data() + decoded.first_value, sizeof values);
+  const Term* term = launch_->program.terms.data() + decoded.first_term;
   for (const Term* end = term + decoded.terms; term != end; ++term) {
     values[term->slot] = wrap_add(values[term->slot], wrap_mul(registers_[term->reg], term->coefficient));
   }
@@ -174,8 +191,8 @@ I Sequencer::resolve(const Decoded& decoded) const {
 template <typename I>
 void Sequencer::issue(const Decoded& decoded) {
   const I op = resolve<I>(decoded);
-  if (launch_.observer) launch_.observer->before(core_, site(), op);
-  launch_.engine.execute(core_, op);
+  if (launch_->observer) launch_->observer->before(core_, site(), op);
+  engine_.execute(core_, op);
   count(op);
 }
 
@@ -186,20 +203,20 @@ void Sequencer::scalar(const isa::SAlu& op) {
 }
 
 void Sequencer::scalar(const isa::SLd& op) {
-  if (launch_.observer) launch_.observer->before(core_, site(), op);
+  if (launch_->observer) launch_->observer->before(core_, site(), op);
   int64_t& rd = registers_[static_cast<size_t>(op.rd)];
   const auto address = static_cast<uint64_t>(op.addr);
   if (static_cast<isa::Dtype>(op.dtype) == isa::Dtype::I64) {
-    std::memcpy(&rd, launch_.hbm.translate(address, 8, false), 8);
+    std::memcpy(&rd, core_.hbm.translate(address, 8, false), 8);
   } else {
     int32_t value;
-    std::memcpy(&value, launch_.hbm.translate(address, 4, false), 4);
+    std::memcpy(&value, core_.hbm.translate(address, 4, false), 4);
     rd = value;
   }
 }
 
 void Sequencer::scalar(const isa::SArg& op) {
-  registers_[static_cast<size_t>(op.rd)] = launch_.args[static_cast<size_t>(op.index)];
+  registers_[static_cast<size_t>(op.rd)] = launch_->args[static_cast<size_t>(op.index)];
 }
 
 void Sequencer::begin_loop(const isa::Loop& op, const Decoded& decoded) {
@@ -220,27 +237,27 @@ void Sequencer::end_loop(const Decoded& decoded) {
     loops_.pop_back();
     return;
   }
-  const Decoded& begin = launch_.program.text[decoded.match];
+  const Decoded& begin = launch_->program.text[decoded.match];
   constexpr size_t kRd = 0;
-  registers_[static_cast<size_t>(launch_.program.values[begin.first_value + kRd])] = loop.value;
+  registers_[static_cast<size_t>(launch_->program.values[begin.first_value + kRd])] = loop.value;
   pc_ = decoded.match;
 }
 
 // The engines run in program order, so a flag is a counter that never waits.
 void Sequencer::set_flag(const isa::SetFlag& op) {
-  if (launch_.observer) launch_.observer->before(core_, site(), op);
+  if (launch_->observer) launch_->observer->before(core_, site(), op);
   ++flags_[flag_index(op.flag)];
 }
 
 void Sequencer::wait_flag(const isa::WaitFlag& op) {
-  if (launch_.observer) launch_.observer->before(core_, site(), op);
+  if (launch_->observer) launch_->observer->before(core_, site(), op);
   int64_t& flag = flags_[flag_index(op.flag)];
   if (flag == 0) throw Trap{"deadlock: no earlier set_flag for flag " + std::to_string(op.flag)};
   --flag;
 }
 
 void Sequencer::halt() {
-  if (launch_.observer) launch_.observer->before(core_, site(), isa::Halt{});
+  if (launch_->observer) launch_->observer->before(core_, site(), isa::Halt{});
   for (size_t i = 0; i < flags_.size(); ++i) {
     if (flags_[i] != 0) {
       throw Trap{"flag " + std::to_string(i) + " is still " + std::to_string(flags_[i]) +

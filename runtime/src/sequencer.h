@@ -14,25 +14,28 @@
 namespace opennpu {
 
 // What all cores of a launch share.
-struct LaunchContext {
+struct Launch {
   const Program& program;
-  const npu_chip_desc& chip;
   std::span<const int64_t> args;  // values and buffer addresses
-  const Hbm& hbm;
-  const Engine& engine;
-  Observer* observer;  // may be null
-  uint64_t max_instructions;
+  Observer* observer;             // may be null
+  uint64_t max_instructions;      // of one core
 };
 
 class Sequencer {
  public:
   enum class State { Running, AtBarrier, Halted };
 
-  Sequencer(const LaunchContext& launch, unsigned number, CoreMemory memory);
+  Sequencer(const npu_chip_desc& chip, const Engine& engine, const Hbm& hbm, CoreMemory memory,
+            unsigned number);
 
-  // Runs to the next barrier or to halt. Throws Error (TRAP or TIMEOUT).
-  State run();
+  // Starts a launch, which stays until the next begin. Nothing is allocated unless loops nest deeper than
+  // before.
+  void begin(const Launch& launch);
 
+  // Runs `slice` instructions, or to the next barrier or halt. Throws Error (TRAP or TIMEOUT).
+  State run(uint64_t slice);
+
+  unsigned number() const { return core_.number; }
   const npu_counters& counters() const { return core_.counters; }
   Site site() const;  // of the next instruction
 
@@ -41,6 +44,7 @@ class Sequencer {
     int64_t value, hi, step;
   };
 
+  State run_slice(uint64_t slice);
   State step(const Decoded& decoded);
   template <typename I>
   I resolve(const Decoded& decoded) const;
@@ -66,8 +70,9 @@ class Sequencer {
   void count(const isa::MxLoad& op);
   void count(const isa::MxMul& op);
 
-  LaunchContext launch_;
+  const Engine& engine_;
   Core core_;
+  const Launch* launch_ = nullptr;
   std::array<int64_t, isa::kRegisters> registers_{};
   std::array<int64_t, isa::kFlags> flags_{};
   std::vector<OpenLoop> loops_;

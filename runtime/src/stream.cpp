@@ -1,54 +1,77 @@
 #include "stream.h"
 
+#include <cstring>
 #include <exception>
-#include <utility>
+
+#include "device.h"
+#include "waiting.h"
 
 namespace opennpu {
 
+namespace {
+
+constexpr size_t kPlaces = 16;  // to begin with
+
+// Work is counted modulo 2^32.
+bool before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
+
+}  // namespace
+
 void EventPoint::happen() {
-  {
-    std::lock_guard lock(mutex_);
-    time_ = Clock::now();
-  }
-  changed_.notify_all();
+  time_ = Clock::now();
+  happened_.store(1, std::memory_order_release);
+  happened_.notify_all();
 }
 
-void EventPoint::wait() const {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return time_.has_value(); });
-}
+void EventPoint::wait() const { wait_while_equal(happened_, 0); }
 
 std::optional<EventPoint::Clock::time_point> EventPoint::time() const {
-  std::lock_guard lock(mutex_);
+  if (happened_.load(std::memory_order_acquire) == 0) return std::nullopt;
   return time_;
 }
 
-Stream::Stream() : thread_([this] { serve(); }) {}
+Stream::Stream(Device& device) : device_(device), places_(kPlaces), thread_([this] { serve(); }) {}
 
 Stream::~Stream() {
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  changed_.notify_all();
+  stopping_ = true;
+  wake();
   thread_.join();
 }
 
-void Stream::push(std::function<void()> work) { enqueue({std::move(work), false}); }
+bool Stream::pending() {
+  std::lock_guard lock(mutex_);
+  return taken_ != pushed_;
+}
 
-void Stream::push_always(std::function<void()> work) { enqueue({std::move(work), true}); }
-
-void Stream::enqueue(Item item) {
-  {
-    std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(item));
+// The place of work number pushed_. The mutex is held.
+Work& Stream::next_place() {
+  if (pushed_ - taken_ == places_.size()) {
+    std::vector<Work> more(2 * places_.size());
+    for (uint32_t i = taken_; i != pushed_; ++i)
+      more[i % more.size()] = std::move(places_[i % places_.size()]);
+    places_ = std::move(more);
   }
-  changed_.notify_all();
+  return places_[pushed_ % places_.size()];
+}
+
+void Stream::wake() {
+  wakes_.fetch_add(1, std::memory_order_release);
+  wakes_.notify_one();
 }
 
 void Stream::wait() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return queue_.empty(); });
+  uint32_t limit;
+  {
+    std::lock_guard lock(mutex_);
+    limit = pushed_;
+  }
+  for (uint32_t done; before(done = done_.load(std::memory_order_acquire), limit);) {
+    if (!drain(limit)) {
+      wait_while_equal(done_, done);
+    } else if (pending()) {
+      wake();  // pushed meanwhile, and the thread may have looked in vain
+    }
+  }
 }
 
 std::optional<Error> Stream::take_failure() {
@@ -57,25 +80,69 @@ std::optional<Error> Stream::take_failure() {
 }
 
 void Stream::serve() {
-  std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) return;
-    const Item& item = queue_.front();  // a deque keeps its elements in place
-    if (item.always || !failure_) {
-      lock.unlock();
-      std::optional<Error> failure = run(item);
-      lock.lock();
-      if (failure && !failure_) failure_ = std::move(failure);
+    const uint32_t seen = wakes_.load(std::memory_order_acquire);
+    const bool last = stopping_;
+    uint32_t limit;
+    {
+      std::lock_guard lock(mutex_);
+      limit = pushed_;
     }
-    queue_.pop_front();
-    if (queue_.empty()) changed_.notify_all();
+    drain(limit);
+    if (last) return;
+    wait_while_equal(wakes_, seen);
   }
 }
 
-std::optional<Error> Stream::run(const Item& item) {
+// Runs the work before number `limit`; false when another thread is running work.
+bool Stream::drain(uint32_t limit) {
+  if (running_.exchange(true, std::memory_order_acquire)) return false;
+  while (take(limit)) {
+    run(current_);
+    done_.fetch_add(1, std::memory_order_release);
+    done_.notify_all();
+  }
+  running_.store(false, std::memory_order_release);
+  return true;
+}
+
+// Moves the next work to current_, which leaves its memory in the place.
+bool Stream::take(uint32_t limit) {
+  std::lock_guard lock(mutex_);
+  if (!before(taken_, limit)) return false;
+  std::swap(current_, places_[taken_++ % places_.size()]);
+  return true;
+}
+
+void Stream::run(Work& work) {
+  bool skip;
+  {
+    std::lock_guard lock(mutex_);
+    skip = failure_ && work.kind != Work::Kind::Record;
+  }
+  std::optional<Error> failure = skip ? std::nullopt : attempt(work);
+  work.point.reset();
+  if (!failure) return;
+  std::lock_guard lock(mutex_);
+  failure_ = std::move(failure);
+}
+
+std::optional<Error> Stream::attempt(Work& work) {
   try {
-    item.work();
+    switch (work.kind) {
+      case Work::Kind::Copy:
+        std::memcpy(work.to, work.from, work.bytes);
+        break;
+      case Work::Kind::Launch:
+        device_.run(*work.program, work.args);
+        break;
+      case Work::Kind::Record:
+        work.point->happen();
+        break;
+      case Work::Kind::Wait:
+        work.point->wait();
+        break;
+    }
   } catch (const Error& error) {
     return error;
   } catch (const std::exception& error) {

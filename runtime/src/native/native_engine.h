@@ -15,6 +15,7 @@ inline constexpr int64_t kChunk = 512;  // floats of an element-wise run: stays 
 
 struct State : EngineState {
   explicit State(const npu_chip_desc& chip) : stationary(chip), block(kMaxBlockRows * chip.mx_k) {}
+  void reset() override { stationary.reset(); }
 
   Stationary stationary;
   std::vector<float> block;  // rows of x as f32

@@ -53,6 +53,13 @@ uint32_t read16(const std::byte* p) {
 Stationary::Stationary(const npu_chip_desc& chip)
     : own_(ceil_div(chip.mx_n, kStrip) * kStrip * (ceil_div(chip.mx_k, kPair) * kPair) * 4) {}
 
+void Stationary::reset() {
+  strips_ = own_.data();
+  strip_stride_ = k_ = n_ = 0;
+  dtype_ = isa::Dtype::F32;
+  aliased_ = {};
+}
+
 void Stationary::load(const Core& core, const isa::MxLoad& op) {
   const npu_chip_desc& chip = core.chip;
   if (op.k < 0 || op.k > int64_t(chip.mx_k) || op.n < 0 || op.n > int64_t(chip.mx_n))

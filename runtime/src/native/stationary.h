@@ -16,6 +16,8 @@ class Stationary {
  public:
   explicit Stationary(const npu_chip_desc& chip);
 
+  void reset();  // the tile of 0 × 0 that a launch starts with
+
   // mx_load. Throws Trap for a tile beyond the scratchpad or larger than the matrix unit.
   void load(const Core& core, const isa::MxLoad& op);
 

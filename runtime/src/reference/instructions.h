@@ -13,6 +13,7 @@ namespace opennpu::reference {
 struct MatrixUnit : EngineState {
   Stationary shape;
   std::vector<float> tile;  // [k][n]
+  void reset() override { shape = {}; }
 };
 
 inline MatrixUnit& matrix_unit(const Core& core) { return static_cast<MatrixUnit&>(*core.state); }

@@ -171,10 +171,9 @@ Report time_launch(const Program& program, const npu_chip_desc& chip, const Para
                    std::span<const int64_t> args, const Hbm& hbm) {
   const NoEngine engine;
   TimingModel model(chip, parameters, program.locations.size());
-  const LaunchContext launch{program, chip, args, hbm, engine, &model, kMaxInstructions};
   const std::vector<CoreMemory> memories(chip.cores, {nullptr, chip.spm_bytes, nullptr, chip.acc_bytes});
-  Workers one(1);  // the host's threads must not decide anything
-  const LaunchResult result = run_launch(launch, memories, one);
+  Cores cores(chip, engine, hbm, memories, 1);  // the host's threads must not decide anything
+  const LaunchResult result = cores.run({program, args, &model, kMaxInstructions});
   if (result.status != NPU_OK) throw Error{result.status, result.message};
   return model.report(result.counters.instructions);
 }
