@@ -3,7 +3,7 @@
 #   make demo       SmolLM2 from its package to text on the virtual chip; PROMPT="…" asks something else
 #   make test       lint, then all tests
 #   make bench      speed of the native engine beside the machine's limits
-#   make sanitize   the loader's fuzz test under AddressSanitizer and UBSan
+#   make sanitize   the loader's fuzz test and the streams' stress test under the sanitizers
 #   make clean      remove build/ (.venv/ stays)
 
 PYTHON  ?= python3
@@ -76,8 +76,12 @@ bench: $(DEMO)/model.npu
 
 sanitize: $(VENV)/installed
 	cmake -S . -B build/sanitize -G Ninja -DOPENNPU_SANITIZE=address,undefined
-	cmake --build build/sanitize --target fuzz_image
+	cmake --build build/sanitize --target fuzz_image stress_streams
 	build/sanitize/runtime/fuzz_image
+	build/sanitize/runtime/stress_streams
+	cmake -S . -B build/sanitize-thread -G Ninja -DOPENNPU_SANITIZE=thread
+	cmake --build build/sanitize-thread --target stress_streams
+	build/sanitize-thread/runtime/stress_streams
 
 clean:
 	rm -rf build

@@ -287,6 +287,20 @@ def test_a_dropped_stream_finishes_its_work_first(device):
         assert np.all(target.numpy() == i)
 
 
+def test_a_long_queue_keeps_its_order(device):
+    """More work than the stream has places for, behind a launch that takes a while."""
+    buffers = [device.alloc(ROWS * ROW) for _ in range(200)]
+    buffers[0].numpy()[:] = np.arange(ROWS * ROW) % 251
+    stream, program = device.stream(), device.load(copy_program())
+    wide = TileOperand("spm", "f32", Affine(0), 0, 2048, 4)
+    exp = op("v_unary", op="exp", dst=wide, a=wide, d0=1, d1=200, d2=512)
+    stream.launch(device.load(image(*[exp] * 10)), [])
+    for source, target in itertools.pairwise(buffers):
+        stream.launch(program, arguments(source, target))
+    stream.synchronize()
+    assert np.array_equal(buffers[-1].numpy(), np.arange(ROWS * ROW) % 251)
+
+
 def test_programs_and_streams_of_different_devices(device, job):
     other = Device("npu1-lite", engine="reference", hbm_bytes=1 << 20)
     fails(lambda: other.stream().launch(job[0], []), "different devices", "invalid_argument")
