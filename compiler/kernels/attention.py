@@ -104,6 +104,8 @@ def emit_dense_attention(ctx: KernelContext, op: ir.OpView) -> None:
     q, k, v = (_dense_rows(ctx, op, ctx.view(x)) for x in (op.q, op.k, op.v))
     mask = Mask(ctx.view(op.mask), op.scale.value) if op.mask is not None else None
     o = ctx.output(op.o, strided=True, order=HEADS_BEFORE_TOKENS)
+    if 0 in o.shape:
+        return
     shape = _shape(ctx, q, k, v, mask)
     causal = bool(op.causal.value)
     with ctx.kernel(op, "dense_attention", _flops(q, k, v, causal), _bytes(q, k, v, o)) as b:

@@ -1,4 +1,4 @@
-"""Small `npu` modules compiled to a program and run on the virtual chip's reference engine."""
+"""Small `npu` modules compiled to a program and run on the virtual chip."""
 
 import inspect
 import json
@@ -32,6 +32,7 @@ class Case:
         ranges: Mapping[str, tuple[int, int | None]] | None = None,
         chip: str = "npu1-lite",
         layers: Mapping[str, torch.Tensor] | None = None,
+        engine: str = "reference",
     ):
         """`build` gets inputs and params by name and returns the results; `layers` are params that
         only rolled loops name."""
@@ -43,7 +44,7 @@ class Case:
             image = assemble(module, self.chip)
             signature = {"chip": self.chip.to_dict(), **signature_of(module)}
         self.signature = Signature.from_json(json.dumps(signature))
-        self.device = Device(self.chip, engine="reference", race_check=True, hbm_bytes=1 << 28)
+        self.device = Device(self.chip, engine=engine, race_check=True, hbm_bytes=1 << 28)
         weights = None
         if self.signature.weight_bytes:
             values = {**(params or {}), **(layers or {})}

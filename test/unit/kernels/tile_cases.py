@@ -50,10 +50,10 @@ class Compiled:
 
 
 class OnChip:
-    """The same, compiled to instructions and run by the reference engine under the race checker."""
+    """The same, compiled to instructions and run by an engine under the race checker."""
 
-    def __init__(self, build: Build, inputs, ranges=None, chip="npu1-lite"):
-        self.case = Case(_listed(build), inputs, None, ranges, chip)
+    def __init__(self, build: Build, inputs, ranges=None, chip="npu1-lite", engine="reference"):
+        self.case = Case(_listed(build), inputs, None, ranges, chip, engine=engine)
 
     def __call__(self, symbols=None, **inputs):
         return self.case(**inputs)
