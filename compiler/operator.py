@@ -17,6 +17,7 @@ import torch
 from opennpu.compiler.frontend.archive import Archive
 from opennpu.compiler.pipeline import Compilation
 from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.dialects.symbols import Ranges, Sym
 from opennpu.runtime.chip import Chip
 from torch._export.utils import _get_shape_env_from_gm
 from torch.export import Dim, ExportedProgram
@@ -24,6 +25,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import bound_sympy
 
 REMEDY = "The operator can run on the host."
+LADDER, LADDER_FACTOR = 1024, 4
+"""The longest row of the first step, in elements, and how much longer that of the next one is."""
 T = TypeVar("T")
 Place = tuple[int, int]
 """A tensor's number among the arguments, and a dimension of it."""
@@ -71,20 +74,45 @@ def _compile(call: "_Call", chip: Chip) -> bytes:
 
 
 def _build(call: "_Call", dynamic: set[Place], chip: Chip) -> bytes:
+    """The program for these dynamic extents.
+
+    Rows of any length are reduced in pieces. Those of one step of the ladder 1024, 4096, … that fit
+    in scratchpad get a program of their own, which takes them whole; so the length alone says how a
+    row is reduced, whichever program was compiled first.
+    """
     program = call.export(dynamic)
     if fixed := call.concluded_from(program):
         program = call.export(dynamic - fixed)
-    archive = Archive(program, call.metadata())
+    data, cut = _assemble(call, program, chip, {})
+    if not cut:
+        return data
+    ranges = {name: _step(call.size(name)) for name in cut}
+    data, still_cut = _assemble(call, program, chip, ranges)
+    if still_cut:
+        data, _ = _assemble(call, program, chip, {name: (least, None) for name, (least, _) in ranges.items()})
+    return data
+
+
+def _assemble(call: "_Call", program: ExportedProgram, chip: Chip, ranges: Ranges) -> tuple[bytes, set[str]]:
+    """The model.npu for these ranges of symbols, and the symbols of rows that it takes in pieces."""
+    archive = Archive(program, {**call.metadata(), "ranges": ranges})
     run = Compilation(chip)
     module = run.lower(archive)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "operator.npu"
-        result = run.write(module, archive, path)
-        if any(arg["kind"] == "weights" and arg["bytes"] for arg in result.signature["args"]):
-            raise CompileError(
-                Problem(f"operator {call.target}: it needs constants in memory", remedy=REMEDY)
-            )
-        return path.read_bytes()
+        signature = run.write(module, archive, path).signature
+        data = path.read_bytes()
+    if any(arg["kind"] == "weights" and arg["bytes"] for arg in signature["args"]):
+        raise CompileError(Problem(f"operator {call.target}: it needs constants in memory", remedy=REMEDY))
+    return data, {name for entry in signature["report"] for name in Sym.of(entry.get("cut", "0")).names}
+
+
+def _step(size: int) -> tuple[int, int]:
+    """The step of the ladder that a row is on: (least, most)."""
+    most = LADDER
+    while most < size:
+        most *= LADDER_FACTOR
+    return (1 if most == LADDER else most // LADDER_FACTOR + 1), most
 
 
 class _Call:
@@ -147,6 +175,11 @@ class _Call:
             for d, extent in enumerate(node.meta["val"].shape)
             if isinstance(extent, torch.SymInt) and extent.node.expr.free_symbols & assumed
         }
+
+    def size(self, name: str) -> int:
+        """What the symbol `arg0_1` is at the moment."""
+        i, d = map(int, name.removeprefix("arg").split("_"))
+        return self.tensors[i].sizes[d]
 
     def metadata(self) -> dict[str, dict[str, list[str]]]:
         """For the importer: the names of extents `arg0_1`, and of strides `arg0_s1`."""

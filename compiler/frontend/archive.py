@@ -23,7 +23,8 @@ class Archive:
 
     Keys of the metadata, all optional: `dims`: {input name: [extent, …]}, which names the
     symbols; `outputs`: [name, …]; `strides`: {input or output: [extent, …]} of those that do not lie
-    row-major, in elements; `model`: free, carried into model.npu; `ties`: {name:
+    row-major, in elements; `ranges`: {symbol: [least, most or None]}, narrower than the program's;
+    `model`: free, carried into model.npu; `ties`: {name:
     name}, which meta tensors are one.
     """
 

@@ -188,8 +188,10 @@ class KernelContext:
         return TileBuilder(self._argument, self._address)
 
     @contextmanager
-    def kernel(self, op: ir.Operation, name: str, flops: Dim = 0, bytes: Dim = 0) -> Iterator[TileBuilder]:
-        """One `npu_tile.kernel`; flops and HBM bytes go to the report."""
+    def kernel(
+        self, op: ir.Operation, name: str, flops: Dim = 0, bytes: Dim = 0, cut: Dim | None = None
+    ) -> Iterator[TileBuilder]:
+        """One `npu_tile.kernel`; flops, HBM bytes and the extent of rows that are cut go to the report."""
         source = op.operation.name
         attributes = {"kernel": ir.StringAttr.get(name), "source": ir.StringAttr.get(source)}
         with op.location:
@@ -197,7 +199,8 @@ class KernelContext:
             with ir.InsertionPoint(kernel.regions[0].blocks.append()):
                 yield self.builder
         cost = {"flops": str(self.repeats * Sym.of(flops)), "bytes": str(self.repeats * Sym.of(bytes))}
-        self.report.append({"kernel": name, "source": source, "location": describe(op.location), **cost})
+        entry = {"kernel": name, "source": source, "location": describe(op.location), **cost}
+        self.report.append(entry if cut is None else {**entry, "cut": str(cut)})
 
     def load_arguments(self) -> None:
         """Makes the ops that read the launch arguments, for the whole function to use."""

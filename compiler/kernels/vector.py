@@ -7,9 +7,11 @@ iteration needs, compute node by node in scratchpad, store the results.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.context import KernelContext
+from opennpu.compiler.kernels.long_rows import COMBINE, neutral, stages
 from opennpu.compiler.kernels.scalars import Index, ceildiv, compare, minimum
 from opennpu.compiler.kernels.values import ITEMSIZE, View
 from opennpu.compiler.kernels.vector_import import IMPORTERS, Import, reduce_last, stored_view
@@ -49,20 +51,33 @@ EMITTERS = {
 }
 
 
-def run_program(ctx: KernelContext, op: ir.Operation, *programs: VectorProgram) -> None:
-    """One kernel that runs programs which do not depend on each other."""
+def run_program(ctx: KernelContext, op: ir.Operation, *programs: VectorProgram, cut: bool = False) -> None:
+    """One kernel that runs programs which do not depend on each other.
+
+    With `cut` rows are reduced in pieces; so are those that do not fit, in several kernels.
+    """
     flops = sum((_flops(p) for p in programs), start=Sym.of(0))
     traffic = sum((_traffic(p) for p in programs), start=Sym.of(0))
-    spm_bytes = ctx.chip.spm_bytes // len(programs)
+    cores, spm_bytes = ctx.chip.cores, ctx.chip.spm_bytes // len(programs)
     try:
-        plans = [make_plan(p, ctx.ranges, ctx.chip.cores, spm_bytes) for p in programs]
+        plans = [make_plan(p, ctx.ranges, cores, spm_bytes, cut) for p in programs]
     except DoesNotFit as problem:
+        if not cut and len(programs) == 1 and programs[0].is_row_wise:
+            _run_in_pieces(ctx, op, programs[0])
+            return
         what, remedy = problem.args
         title = f"'{op.operation.name}': {what}"
         raise CompileError(Problem(title, describe(op.location), remedy)) from None
-    with ctx.kernel(op, "vector", flops=flops, bytes=traffic) as b:
+    rows = plans[0].axes[-1].extent if cut else None
+    with ctx.kernel(op, "vector", flops=flops, bytes=traffic, cut=rows) as b:
         for plan in plans:
-            Emission(b, plan, ctx.chip.cores).run()
+            Emission(b, plan, cores).run()
+
+
+def _run_in_pieces(ctx: KernelContext, op: ir.Operation, program: VectorProgram) -> None:
+    """A kernel for each stage of a program whose rows are too long for scratchpad."""
+    for stage in stages(program, ctx.scratch):
+        run_program(ctx, op, stage, cut=stage.is_row_wise)
 
 
 def _flops(program: VectorProgram) -> Sym:
@@ -99,12 +114,18 @@ class Emission:
         for node in self.plan.order:
             if self.plan.levels[node] == level:
                 self._compute(node)
-                for stored, view in self.plan.program.outputs:
-                    if source(stored) is node:
-                        self._store(node, view)
+                if node not in self.plan.partials:
+                    self._store_outputs(node)
         if level < len(self.loops):
+            whole_row = level == len(self.loops) - 1
+            if whole_row:
+                for node in self.plan.partials:
+                    self._start(node)
             with self._loop(self.loops[level]):
                 self._level(level + 1)
+            if whole_row:
+                for node in self.plan.partials:
+                    self._store_outputs(node)
 
     @contextmanager
     def _loop(self, i: int) -> Iterator[None]:
@@ -144,8 +165,26 @@ class Emission:
                 b.binary(node.op, dst, *inputs, extents)
             case "select":
                 b.select(dst, *inputs, extents)
+            case "reduce" if self.plan.cut:
+                self._accumulate(node, dst, inputs, walk)
             case "reduce":
                 b.reduce(node.op, dst, *inputs, extents)
+
+    def _start(self, node: Node) -> None:
+        """Fills what gathers a reduction with what changes nothing."""
+        walk = self._gathered(node)
+        self.b.fill(self._tile(node, walk), neutral(node), [self.count[i] for i in walk])
+
+    def _accumulate(self, node: Node, dst: TileRef, inputs: Sequence[TileRef], walk: Sequence[int]) -> None:
+        """Adds the reduction of a piece of the row to that of the pieces before."""
+        b, slot, gathered = self.b, self.plan.partials[node], self._gathered(node)
+        part, total = b.alloc((slot.elements,), slot.dtype).buffer, self._tile(node, gathered)
+        b.reduce(node.op, replace(dst, buffer=part), *inputs, [self.count[i] for i in walk])
+        extents = [self.count[i] for i in gathered]
+        b.binary(COMBINE[node.op], total, total, replace(total, buffer=part), extents)
+
+    def _gathered(self, node: Node) -> list[int]:
+        return [i for i in self.plan.wide if self.plan.patterns[node][i]]
 
     def _walk(self, node: Node) -> list[int]:
         """The axes that the node's instruction steps along, at most three; a reduction ends in the row."""
@@ -172,6 +211,11 @@ class Emission:
         self.b.iota(dst, [self.count[i] for i in walk], first + start * step, [step] * len(walk))
 
     # ---- memory
+
+    def _store_outputs(self, node: Node) -> None:
+        for stored, view in self.plan.program.outputs:
+            if source(stored) is node:
+                self._store(node, view)
 
     def _store(self, node: Node, view: View) -> None:
         """Stores the tile; what repeats along a loop is stored by its first iteration only."""

@@ -23,7 +23,7 @@ MAX_WIDE = 3  # dimensions of a vector instruction
 
 
 class DoesNotFit(Exception):
-    """A row is too long for the scratchpad: what does not fit, and the remedy."""
+    """The smallest tiles do not fit in scratchpad: what does not, and the remedy."""
 
 
 @dataclass
@@ -34,12 +34,13 @@ class Axis:
     bound: float
     tile: int = 1
     split: bool = False
+    cut: bool = False  # a row that is reduced piece by piece
     grain: int = 1  # a core's share is a multiple of it
 
     @property
     def looped(self) -> bool:
         may_be_empty = self.tile == 1 and self.extent != 1  # an instruction does not count such an axis
-        return self.split or self.tile < self.bound or may_be_empty
+        return self.split or self.cut or self.tile < self.bound or may_be_empty
 
 
 @dataclass(eq=False)
@@ -58,7 +59,10 @@ class Slot:
 
 @dataclass
 class Plan:
-    """How to run a program: `order` lists the nodes outermost loop first, each in its `level`."""
+    """How to run a program: `order` lists the nodes outermost loop first, each in its `level`.
+
+    Where the row is cut, the slot of a reduction gathers what `partials` holds of each piece.
+    """
 
     program: VectorProgram
     axes: list[Axis]
@@ -66,6 +70,11 @@ class Plan:
     patterns: dict[Node, tuple[bool, ...]]
     levels: dict[Node, int] = field(default_factory=dict)
     slots: dict[Node, Slot] = field(default_factory=dict)
+    partials: dict[Node, Slot] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> bool:
+        return self.axes[-1].cut
 
     @property
     def order(self) -> list[Node]:
@@ -107,10 +116,14 @@ class Plan:
         return strides
 
 
-def make_plan(program: VectorProgram, ranges: Ranges, cores: int, spm_bytes: int) -> Plan:
-    """Chooses axes, tiles and buffers. DoesNotFit when a row is too long for scratchpad."""
+def make_plan(program: VectorProgram, ranges: Ranges, cores: int, spm_bytes: int, cut: bool = False) -> Plan:
+    """Chooses axes, tiles and buffers. DoesNotFit where not even the smallest tiles do: a whole row.
+
+    With `cut` rows are reduced in pieces; no other node may then read a reduction.
+    """
     _legalise(program)
     plan = _axes(program, ranges)
+    plan.axes[-1].cut = cut
     _split(plan, cores)
     for copies in (2, 1):  # room to load one tile while computing on another, where it can be had
         if _choose_tiles(plan, spm_bytes, copies):
@@ -136,7 +149,7 @@ def aligned_strides(view: Strided) -> dict[int, Dim]:
 
 def _legalise(program: VectorProgram) -> None:
     """Outputs that repeat a value, or lie in another order than their source, get a copy of it."""
-    patterns = _domain_patterns(program)
+    patterns = domain_patterns(program)
     for i, (node, view) in enumerate(program.outputs):
         data, strides = source(node), aligned_strides(view)
         repeated = any(strides.get(d, 0) != 0 and not varies for d, varies in patterns[data].items())
@@ -150,7 +163,7 @@ def _is_permuted(view: Strided) -> bool:
     return 1 in strides[:-1] and strides[-1] != 1
 
 
-def _domain_patterns(program: VectorProgram) -> dict[Node, dict[int, bool]]:
+def domain_patterns(program: VectorProgram) -> dict[Node, dict[int, bool]]:
     """Along which dimensions (counted from the right) each node varies."""
     rank, patterns = len(program.domain), {}
     for node in program.nodes:
@@ -170,7 +183,7 @@ def _domain_patterns(program: VectorProgram) -> dict[Node, dict[int, bool]]:
 
 
 def _axes(program: VectorProgram, ranges: Ranges) -> Plan:
-    domain, patterns = program.domain, _domain_patterns(program)
+    domain, patterns = program.domain, domain_patterns(program)
     rank, whole = len(domain), row_major(domain)
     nodes = [node for node in program.nodes if node.kind != "broadcast"]
     steps: list[list[Dim]] = [
@@ -212,14 +225,14 @@ def _choose_tiles(plan: Plan, spm_bytes: int, copies: int) -> bool:
     row = plan.axes[-1]
     for axis in plan.axes:
         axis.tile = 1
-    if plan.program.is_row_wise:
+    if plan.program.is_row_wise and not plan.cut:
         if row.bound == inf:
             return False
         row.tile = max(1, int(row.bound))
 
     def fits() -> bool:
         assign_slots(plan)
-        slots = set(plan.slots.values())
+        slots = {*plan.slots.values(), *plan.partials.values()}
         return sum(s.bytes * (copies if s.level and s.by_dma else 1) for s in slots) <= spm_bytes
 
     if not fits():
@@ -258,9 +271,14 @@ def assign_slots(plan: Plan) -> None:
     order = plan.order
     last_use = {source(a): i for i, node in enumerate(order) for a in node.inputs}
     plan.slots.clear()
+    plan.partials.clear()
     free: dict[tuple, list[Slot]] = defaultdict(list)
     for i, node in enumerate(order):
         level, elements = plan.levels[node], _elements(plan, node)
+        if plan.cut and node.kind == "reduce":
+            plan.slots[node] = Slot(level - 1, node.dtype, elements, by_dma=True)
+            plan.partials[node] = Slot(level, node.dtype, elements)
+            continue
         dying = [
             a
             for a in dict.fromkeys(map(source, node.inputs))
@@ -284,6 +302,8 @@ def _assign_levels(plan: Plan) -> None:
     loops = [i for i, axis in enumerate(plan.axes) if axis.looped]
     for node in plan.patterns:
         own = [depth for depth, i in enumerate(loops, 1) if plan.patterns[node][i]]
+        if plan.cut and node.kind == "reduce":
+            own.append(len(loops))
         plan.levels[node] = max([*own, *(plan.levels[source(a)] for a in node.inputs)], default=0)
 
 
@@ -297,15 +317,8 @@ def _elements(plan: Plan, node: Node) -> int:
 
 
 def _does_not_fit(plan: Plan, spm_bytes: int) -> tuple[str, str]:
-    row = plan.axes[-1]
-    if plan.program.is_row_wise and row.bound == inf:
-        return (
-            f"a row of {row.extent} elements has no upper bound, and a reduction needs the whole row",
-            "give the symbol a range when exporting",
-        )
-    need = sum(slot.bytes for slot in set(plan.slots.values()))
+    need = sum(slot.bytes for slot in {*plan.slots.values(), *plan.partials.values()})
     return (
-        f"a row of {row.extent} elements (at most {int(row.bound)}) needs {need} bytes of scratchpad, "
-        f"the chip has {spm_bytes} per core for it",
-        "shorten the row, lower the symbol's upper bound, or choose a chip with more scratchpad",
+        f"its smallest tiles need {need} bytes of scratchpad, the chip has {spm_bytes} per core for it",
+        "choose a chip with more scratchpad",
     )

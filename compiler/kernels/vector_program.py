@@ -106,6 +106,10 @@ class VectorProgram:
         """A copy in which what `a` repeats stands as often as the shape says."""
         return self._node("unary", a.dtype, tuple(shape), (a,), "copy", SPREAD)
 
+    def copy(self, node: Node, inputs: Sequence[Node]) -> Node:
+        """The node of another program, of these inputs."""
+        return self._node(node.kind, node.dtype, node.shape, tuple(inputs), node.op, node.value, node.dim)
+
     # ---- results
 
     def output(self, node: Node, view: View) -> None:

@@ -1,11 +1,15 @@
 """Vector kernels against PyTorch: every op, broadcasting, fused groups, odd and symbolic shapes."""
 
+from dataclasses import replace
+from functools import reduce
+
 import pytest
 import torch
 import torch.nn.functional as F
 from opennpu.dialects import npu
 from opennpu.dialects.diagnostics import CompileError
 from opennpu.dialects.symbols import tensor_type
+from opennpu.runtime.chip import Chip
 from tile_cases import Compiled, random
 
 # The vector unit computes in f32 and rounds once, PyTorch's bf16 kernels do the same: one
@@ -279,8 +283,12 @@ def test_columns_are_tiled_when_no_row_is_needed_whole(kernel_of):
     close(kernel_of(lambda a, b: npu.binary("add", a, b), specs)(a=a, b=b)[0], a + b)
 
 
-def test_rows_that_do_not_fit_are_refused_with_a_remedy():
-    with pytest.raises(CompileError, match=r"npu.softmax.*scratchpad(.|\n)*choose a chip"):
-        Compiled(npu.softmax, {"x": ([2, 10_000_000], "f32")})
-    with pytest.raises(CompileError, match=r"no upper bound(.|\n)*range"):
-        Compiled(npu.softmax, {"x": ([2, "T"], "f32")}, {"T": (1, None)})
+def test_tiles_that_do_not_fit_are_refused_with_a_remedy():
+    chip = replace(Chip.load("npu1-lite"), spm_kib=1)
+    specs = {f"x{i}": ([2], "f32") for i in range(20)}
+
+    def build(**xs):
+        return reduce(lambda a, b: npu.binary("add", a, b), [npu.unary("exp", x) for x in xs.values()])
+
+    with pytest.raises(CompileError, match=r"npu.fused.*scratchpad(.|\n)*choose a chip"):
+        Compiled(build, specs, chip=chip, fuse=True)
