@@ -213,9 +213,8 @@ def check_keys(op, batch: tuple[Dim, ...]) -> Dim:
         require_rank(name, getattr(op, name), len(dims(op.q)))
     head_axis = len(batch) if batch else 1
     require(dims(op.k)[-1] == dims(op.q)[-1], f"k has heads of {dims(op.k)[-1]}, q of {dims(op.q)[-1]}")
-    require(
-        dims(op.k)[: len(batch)] == batch, f"k has extents {show(dims(op.k))}, expected {show(batch)} first"
-    )
+    found = dims(op.k)[: len(batch)]
+    require(found == batch, f"k has a batch of {show(found)}, q of {show(batch)}")
     require_dims("v", op.v, (*dims(op.k)[:-1], dims(op.v)[-1]))
     heads, kv_heads = dims(op.q)[head_axis], dims(op.k)[head_axis]
     for name, value in (("heads", heads), ("kv_heads", kv_heads), ("head_dim", dims(op.q)[-1])):

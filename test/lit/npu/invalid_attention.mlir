@@ -62,3 +62,75 @@ func.func @rope_kv_write(%x: tensor<?x100xbf16, ["T", "100"]>, %p: tensor<?xi64,
   %0 = "npu.rope_kv_write"(%x, %p, %c, %s) {layer = 0, heads = 4, kv_heads = 2, head_dim = 16, v_head_dim = 16, neox = true} : (tensor<?x100xbf16, ["T", "100"]>, tensor<?xi64, ["T"]>, tensor<32x16xf32>, tensor<?xi64, ["T"]>) -> tensor<?x64xbf16, ["T", "64"]>
   return
 }
+
+// -----
+
+func.func @dense_heads(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, %k: tensor<?x3x?x16xbf16, ["B", "3", "S", "16"]>, %v: tensor<?x3x?x16xbf16, ["B", "3", "S", "16"]>, %m: tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) {
+  // expected-error@+1 {{heads 4 is not a multiple of 3}}
+  %0 = "npu.dense_attention"(%q, %k, %v, %m) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x3x?x16xbf16, ["B", "3", "S", "16"]>, tensor<?x3x?x16xbf16, ["B", "3", "S", "16"]>, tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  return
+}
+
+// -----
+
+func.func @dense_head_dim(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, %k: tensor<?x2x?x8xbf16, ["B", "2", "S", "8"]>, %v: tensor<?x2x?x8xbf16, ["B", "2", "S", "8"]>, %m: tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) {
+  // expected-error@+1 {{k has heads of 8, q of 16}}
+  %0 = "npu.dense_attention"(%q, %k, %v, %m) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x2x?x8xbf16, ["B", "2", "S", "8"]>, tensor<?x2x?x8xbf16, ["B", "2", "S", "8"]>, tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  return
+}
+
+// -----
+
+func.func @dense_batch(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, %k: tensor<?x2x?x16xbf16, ["A", "2", "S", "16"]>, %v: tensor<?x2x?x16xbf16, ["A", "2", "S", "16"]>, %m: tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) {
+  // expected-error@+1 {{k has a batch of [A], q of [B]}}
+  %0 = "npu.dense_attention"(%q, %k, %v, %m) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x2x?x16xbf16, ["A", "2", "S", "16"]>, tensor<?x2x?x16xbf16, ["A", "2", "S", "16"]>, tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  return
+}
+
+// -----
+
+func.func @dense_values(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, %k: tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, %v: tensor<?x2x?x16xbf16, ["B", "2", "R", "16"]>, %m: tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) {
+  // expected-error@+1 {{v has extents [B, 2, R, 16], expected [B, 2, S, 16]}}
+  %0 = "npu.dense_attention"(%q, %k, %v, %m) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "R", "16"]>, tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  return
+}
+
+// -----
+
+func.func @dense_mask(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, %k: tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, %v: tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, %m: tensor<?x1x?x?xi1, ["B", "1", "T", "S"]>) {
+  // expected-error@+1 {{mask has extents [B, 1, T, S], expected [B, 4, T, S]}}
+  %0 = "npu.dense_attention"(%q, %k, %v, %m) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x1x?x?xi1, ["B", "1", "T", "S"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  return
+}
+
+// -----
+
+func.func @dense_mask_dtype(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, %k: tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, %v: tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, %m: tensor<?x4x?x?xi32, ["B", "4", "T", "S"]>) {
+  // expected-error@+1 {{mask is i32, expected i1 or f32 or bf16}}
+  %0 = "npu.dense_attention"(%q, %k, %v, %m) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x4x?x?xi32, ["B", "4", "T", "S"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  return
+}
+
+// -----
+
+func.func @dense_dtype(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, %k: tensor<?x2x?x16xf32, ["B", "2", "S", "16"]>, %v: tensor<?x2x?x16xf32, ["B", "2", "S", "16"]>, %m: tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) {
+  // expected-error@+1 {{k is f32, expected bf16}}
+  %0 = "npu.dense_attention"(%q, %k, %v, %m) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x2x?x16xf32, ["B", "2", "S", "16"]>, tensor<?x2x?x16xf32, ["B", "2", "S", "16"]>, tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  return
+}
+
+// -----
+
+func.func @dense_symbolic_heads(%q: tensor<?x?x?x16xbf16, ["B", "H", "T", "16"]>, %k: tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, %v: tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, %m: tensor<?x?x?x?xi1, ["B", "H", "T", "S"]>) {
+  // expected-error@+1 {{heads H is not static}}
+  %0 = "npu.dense_attention"(%q, %k, %v, %m) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x?x?x16xbf16, ["B", "H", "T", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x?x?x?xi1, ["B", "H", "T", "S"]>) -> tensor<?x?x?x16xbf16, ["B", "H", "T", "16"]>
+  return
+}
+
+// -----
+
+func.func @varlen_starts(%q: tensor<?x4x16xf32, ["T", "4", "16"]>, %s: tensor<?xi64, ["B + 1"]>, %t: tensor<?xi64, ["B"]>) {
+  // expected-error@+1 {{k_start has extents [B], expected [B + 1]}}
+  %0 = "npu.varlen_attention"(%q, %q, %q, %s, %t) {scale = 0.25 : f32, logit_cap = 0.0 : f32, causal = true, window = 0} : (tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?xi64, ["B + 1"]>, tensor<?xi64, ["B"]>) -> tensor<?x4x16xf32, ["T", "4", "16"]>
+  return
+}

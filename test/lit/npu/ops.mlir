@@ -90,3 +90,14 @@ func.func @attention(%qkv: tensor<?x128xbf16, ["T", "128"]> {npu.input = "qkv"},
   }) {count = 2, params = [["a.w", "b.w"]], operandSegmentSizes = array<i32: 1, 0, 0, 0, 0, 0, 0, 0>, resultSegmentSizes = array<i32: 1, 0, 0, 0, 0, 0, 0, 0>} : (tensor<?x64xbf16, ["T", "64"]>) -> tensor<?x64xbf16, ["T", "64"]>
   return
 }
+
+// CHECK-LABEL: func @dense_attention(
+// CHECK: npu.dense_attention %q, %k, %k, %m {causal, scale = 0.25} : bf16[B, 4, T, 16]
+// CHECK: npu.dense_attention %q, %k, %k {scale = 0.25} : bf16[B, 4, T, 16]
+// CHECK: npu.varlen_attention %p, %p, %p, %s, %s {logit_cap = 0, scale = 0.25, window = 8} : f32[T, 4, 16]
+func.func @dense_attention(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]> {npu.input = "q"}, %k: tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]> {npu.input = "k"}, %m: tensor<?x4x?x?xi1, ["B", "4", "T", "S"]> {npu.input = "m"}, %p: tensor<?x4x16xf32, ["T", "4", "16"]> {npu.input = "p"}, %s: tensor<?xi64, ["B + 1"]> {npu.input = "s"}) {
+  %0 = "npu.dense_attention"(%q, %k, %k, %m) {scale = 0.25 : f32, causal = true, operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x4x?x?xi1, ["B", "4", "T", "S"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  %1 = "npu.dense_attention"(%q, %k, %k) {scale = 0.25 : f32, causal = false, operandSegmentSizes = array<i32: 1, 1, 1, 0>} : (tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>, tensor<?x2x?x16xbf16, ["B", "2", "S", "16"]>) -> tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]>
+  %2 = "npu.varlen_attention"(%p, %p, %p, %s, %s) {scale = 0.25 : f32, logit_cap = 0.0 : f32, causal = false, window = 8} : (tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?xi64, ["B + 1"]>, tensor<?xi64, ["B + 1"]>) -> tensor<?x4x16xf32, ["T", "4", "16"]>
+  return
+}
