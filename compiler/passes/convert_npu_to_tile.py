@@ -7,7 +7,18 @@ launch arguments, walks `@main` in program order and writes the signature
 
 import json
 
-from opennpu.compiler.kernels import attention, kv, matmul, movement, repeat, rope, vector
+from opennpu.compiler.kernels import (
+    attention,
+    experts,
+    grouped_matmul,
+    kv,
+    matmul,
+    movement,
+    repeat,
+    rope,
+    topk_softmax,
+    vector,
+)
 from opennpu.compiler.kernels.context import Emitter, KernelContext
 from opennpu.compiler.kernels.values import ArgBase, View, view_type
 from opennpu.compiler.kernels.views import row_major
@@ -23,7 +34,10 @@ EMITTERS: dict[str, Emitter] = {
     **vector.EMITTERS,
     **movement.EMITTERS,
     **attention.EMITTERS,
+    **experts.EMITTERS,
     "npu.matmul": matmul.emit_matmul,
+    "npu.grouped_matmul": grouped_matmul.emit_grouped_matmul,
+    "npu.topk_softmax": topk_softmax.emit_topk_softmax,
     "npu.rope": rope.emit_rope,
     "npu.kv_write": kv.emit_kv_write,
     "npu.rope_kv_write": rope.emit_rope_kv_write,

@@ -1,0 +1,33 @@
+"""`npu.grouped_matmul`: every group of rows times its own matrix.
+
+Where a group's rows begin and end stands in memory; the loop over them runs as often as there
+are rows, so a group without any costs two scalar loads. The column tiles of a group are dealt
+to the cores one by one, those of the next group from the next core on: with a row each, as in
+decoding, all cores still have work.
+"""
+
+from opennpu.compiler.kernels import movement
+from opennpu.compiler.kernels.context import KernelContext
+from opennpu.compiler.kernels.matmul import as_rows, cost, packed_product, strided_product
+from opennpu.compiler.kernels.values import view_type
+from torch_mlir import ir
+
+
+def emit_grouped_matmul(ctx: KernelContext, op: ir.OpView) -> None:
+    """x[R,K] · w[E,N,K]ᵀ → y[R,N] with the op's epilogue."""
+    x, y, cores = ctx.view(op.x), ctx.output(op.y), ctx.chip.cores
+    offsets = movement.materialise(ctx, op, ctx.view(op.offsets))
+    if ctx.is_param(op.w):
+        product = packed_product(ctx, op, as_rows(ctx, op, x), y)
+    else:
+        product = strided_product(ctx, op, x, y)
+    groups = view_type(op.w)[0][0]
+    with ctx.kernel(op, "grouped_matmul", *cost(op, product)) as b:
+        tiles = product.columns(b)
+        with b.loop(0, b.sym(groups)) as group:
+            begin, end = (b.load_scalar(b.address(offsets, group + i), offsets.dtype) for i in range(2))
+            own = (b.core() + group * (cores - 1)) % cores
+            with b.loop(begin, end, product.tiling.mt) as row:
+                rows = product.rows(b, (row,), end)
+                with b.loop(own, tiles, cores) as tile:
+                    product.emit(b, rows, (group,), tile)
