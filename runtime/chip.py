@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 CHIPS = Path(__file__).parent / "chips"
@@ -25,7 +25,7 @@ class ChipTiming:
     """What things cost on a chip: the table `timing` of its file, units in the names.
 
     docs/timing.md says how the timing model uses each. What is in FREE may be 0, all others are
-    positive.
+    positive. What has a default may be left out: without banks the scratchpad has no conflicts.
     """
 
     issue_cycles: int
@@ -47,7 +47,11 @@ class ChipTiming:
     vector_lanes: int
     vector_special_lanes: int
     vector_startup_cycles: int
+    spm_banks: int = 0
+    spm_bank_bytes_per_cycle: int = 0
 
+
+MOST_BANKS = 64
 
 FREE = {
     "scalar_load_cycles",
@@ -59,6 +63,8 @@ FREE = {
     "dma_index_cycles",
     "matrix_latency_cycles",
     "vector_startup_cycles",
+    "spm_banks",
+    "spm_bank_bytes_per_cycle",
 }
 
 
@@ -157,10 +163,17 @@ def _timing_problems(table: object):
     if not isinstance(table, dict):
         yield f"`timing` must be a table, not {table!r}"
     elif table:
-        keys = [f.name for f in fields(ChipTiming)]
-        yield from (f"unknown key `timing.{key}`" for key in table if key not in keys)
-        problems = (_problem(f"timing.{key}", table.get(key), int, 0 if key in FREE else 1) for key in keys)
-        yield from filter(None, problems)
+        known = {f.name: f for f in fields(ChipTiming)}
+        yield from (f"unknown key `timing.{key}`" for key in table if key not in known)
+        for key, spec in known.items():
+            value = table.get(key, None if spec.default is MISSING else spec.default)
+            if problem := _problem(f"timing.{key}", value, int, 0 if key in FREE else 1):
+                yield problem
+        banks, port = table.get("spm_banks", 0), table.get("spm_bank_bytes_per_cycle", 0)
+        if type(banks) is int and banks > MOST_BANKS:
+            yield f"`timing.spm_banks` must be at most {MOST_BANKS}, not {banks}"
+        if bool(banks) != bool(port):
+            yield "`timing.spm_banks` and `timing.spm_bank_bytes_per_cycle` need each other"
 
 
 def _problem(title: str, value: object, type_: type, least: int = 1) -> str | None:

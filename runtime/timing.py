@@ -93,6 +93,11 @@ class TimingReport:
         """The share of the time that transfers take longer because others use the memory too."""
         return {e: self._share(core[e]["hbm_contention"] for core in self.cores) for e in ("load", "store")}
 
+    @property
+    def bank_conflicts(self) -> dict[str, float]:
+        """The share of the time that instructions take longer because others use their banks too."""
+        return {e: self._share(core[e]["bank_conflicts"] for core in self.cores) for e in ENGINES}
+
     def most_expensive(self, count: int) -> list[dict]:
         """The source ops that take longest, each an entry of `ops`."""
         return sorted(self.ops, key=lambda op: -op["cycles"])[:count]
@@ -101,7 +106,7 @@ class TimingReport:
         """Everything, for JSON."""
         names = ("cycles", "seconds", "barriers", "instructions", "bytes_loaded", "bytes_stored", "hbm_gbps")
         names += ("macs", "hbm_bound", "matrix_bound", "roofline_ratio", "utilisation", "stalls")
-        names += ("hbm_contention", "cores", "ops")
+        names += ("hbm_contention", "bank_conflicts", "cores", "ops")
         return {"chip": self.chip.name, **{name: getattr(self, name) for name in names}}
 
     def _share(self, cycles) -> float:
@@ -115,7 +120,7 @@ def time_image(chip: Chip, image: bytes, args: list) -> TimingReport:
     """
     if chip.timing is None:
         raise ChipError(f"the chip {chip.name} has no table `timing`: add one to its file (docs/timing.md)")
-    return TimingReport(chip, **time_launch(chip, image, args))
+    return TimingReport(chip, **time_launch(chip, image, args)[0])
 
 
 class TimedModel:

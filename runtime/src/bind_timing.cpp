@@ -2,7 +2,9 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -71,6 +73,7 @@ nb::dict queue_dict(const timing::QueueTimes& times) {
   nb::dict out;
   out["busy"] = times.busy;
   out["hbm_contention"] = times.hbm_contention;
+  out["bank_conflicts"] = times.bank_conflicts;
   out["stalls"] = stalls;
   return out;
 }
@@ -88,29 +91,34 @@ nb::dict core_dict(const timing::CoreTimes& times) {
 }
 
 nb::dict op_dict(const timing::OpTimes& times, const std::string& location) {
-  nb::dict busy;
-  for (size_t q = 0; q < timing::kQueues; ++q) busy[kQueueNames[q]] = times.busy[q];
   nb::dict out;
   out["source"] =
       nb::steal(PyUnicode_DecodeUTF8(location.data(), static_cast<Py_ssize_t>(location.size()), "replace"));
   out["cycles"] = times.cycles;
-  out["busy"] = busy;
+  out["stretches"] = times.stretches;
+  for (size_t q = 0; q < timing::kQueues; ++q) out[kQueueNames[q]] = queue_dict(times.queues[q]);
   out["hbm_bytes"] = times.hbm_bytes;
   out["macs"] = times.macs;
+  out["row_macs"] = times.row_macs;
   return out;
 }
 
-nb::dict time_launch(nb::handle chip, nb::bytes image, nb::sequence args) {
-  const npu_chip_desc desc = chip_desc(chip);
-  const timing::Parameters costs = parameters(chip);
-  const Program program = parse_image({reinterpret_cast<const std::byte*>(image.data()), image.size()}, desc);
-  const Arguments arguments(program, args);
-  timing::Report report;
-  {
-    nb::gil_scoped_release release;
-    const Hbm hbm(arguments.base, arguments.ranges);
-    report = timing::time_launch(program, desc, costs, arguments.values, hbm);
-  }
+// The members, all int64, one after the other.
+template <typename T>
+nb::bytes packed(const std::vector<T>& rows) {
+  static_assert(sizeof(T) % sizeof(int64_t) == 0);
+  return nb::bytes(reinterpret_cast<const char*>(rows.data()), rows.size() * sizeof(T));
+}
+
+// None, or (cores, begin, end, most).
+std::unique_ptr<timing::Recorder> recorder(nb::handle record) {
+  if (record.is_none()) return nullptr;
+  const auto [cores, begin, end, most] =
+      nb::cast<std::tuple<std::vector<unsigned>, int64_t, int64_t, size_t>>(record);
+  return std::make_unique<timing::Recorder>(timing::Recorder::Scope{cores, begin, end, most});
+}
+
+nb::dict report_dict(const timing::Report& report, const Program& program) {
   nb::list cores, ops;
   for (const timing::CoreTimes& core : report.cores) cores.append(core_dict(core));
   for (size_t i = 0; i < program.locations.size(); ++i) {
@@ -129,11 +137,38 @@ nb::dict time_launch(nb::handle chip, nb::bytes image, nb::sequence args) {
   return out;
 }
 
+nb::object recording(const timing::Recorder* recorder) {
+  if (recorder == nullptr) return nb::none();
+  nb::dict out;
+  out["slices"] = packed(recorder->slices());
+  out["arrows"] = packed(recorder->arrows());
+  out["stretches"] = packed(recorder->stretches());
+  out["truncated"] = recorder->truncated();
+  return out;
+}
+
+nb::tuple time_launch(nb::handle chip, nb::bytes image, nb::sequence args, nb::handle record) {
+  const npu_chip_desc desc = chip_desc(chip);
+  const timing::Parameters costs = parameters(chip);
+  const Program program = parse_image({reinterpret_cast<const std::byte*>(image.data()), image.size()}, desc);
+  const Arguments arguments(program, args);
+  const std::unique_ptr<timing::Recorder> seen = recorder(record);
+  timing::Report report;
+  {
+    nb::gil_scoped_release release;
+    const Hbm hbm(arguments.base, arguments.ranges);
+    report = timing::time_launch(program, desc, costs, arguments.values, hbm, seen.get());
+  }
+  return nb::make_tuple(report_dict(report, program), recording(seen.get()));
+}
+
 }  // namespace
 
 void bind_timing(nb::module_& m) {
   m.def("time_launch", &time_launch, nb::arg("chip"), nb::arg("image"), nb::arg("args"),
-        "What a launch would take on `chip`, a Chip with `timing`: timing/report.h as dictionaries.");
+        nb::arg("record").none() = nb::none(),
+        "What a launch would take on `chip`, a Chip with `timing`: timing/report.h as dictionaries; and with "
+        "`record`, (cores, begin, end, most slices), what timing/recorder.h saw: rows of int64 as bytes.");
 }
 
 }  // namespace opennpu

@@ -25,7 +25,9 @@ namespace opennpu::timing {
   X(matrix_latency_cycles)        \
   X(vector_lanes)                 \
   X(vector_special_lanes)         \
-  X(vector_startup_cycles)
+  X(vector_startup_cycles)        \
+  X(spm_banks)                    \
+  X(spm_bank_bytes_per_cycle)
 
 struct Parameters {
 #define X(NAME) int64_t NAME;

@@ -11,17 +11,20 @@ namespace opennpu::timing {
 inline constexpr size_t kQueues = 4;  // load, store, matrix, vector: the first values of isa::Unit
 
 // Why a queue did nothing: its next instruction was not issued yet; it waited for a flag that the load,
-// store, matrix or vector queue sets; it had nothing to do up to the barrier or the end; its own unit was
-// not ready.
-#define ONPU_STALLS(X) X(issue) X(load) X(store) X(matrix) X(vector) X(barrier) X(unit)
+// store, matrix or vector queue sets; the vector queue had not emptied the accumulators that a new product
+// needs; it had nothing to do up to the barrier or the end; its own unit was not ready.
+#define ONPU_STALLS(X) X(issue) X(load) X(store) X(matrix) X(vector) X(accumulator) X(barrier) X(unit)
 
-enum class Stall : uint8_t { Issue, Load, Store, Matrix, Vector, Barrier, Unit };
-inline constexpr size_t kStalls = 7;
+enum class Stall : uint8_t { Issue, Load, Store, Matrix, Vector, Accumulator, Barrier, Unit };
+inline constexpr size_t kStalls = 8;
 
 struct QueueTimes {
   int64_t busy = 0;
   int64_t hbm_contention = 0;             // the part of busy that is there only because others used HBM too
-  std::array<int64_t, kStalls> stalls{};  // with busy they make the time of the launch
+  int64_t bank_conflicts = 0;             // the same for banks of the scratchpad
+  std::array<int64_t, kStalls> stalls{};  // with busy they make the time
+
+  bool operator==(const QueueTimes&) const = default;
 };
 
 struct SequencerTimes {
@@ -36,12 +39,15 @@ struct CoreTimes {
   std::array<QueueTimes, kQueues> queues;
 };
 
-// One source op: an entry of the program's locations.
+// One source op, an entry of the program's locations: the stretches between barriers that end with a barrier
+// of the op.
 struct OpTimes {
-  int64_t cycles = 0;                   // from barrier to barrier
-  std::array<int64_t, kQueues> busy{};  // cycles of the queues' units, over all cores
+  int64_t cycles = 0;
+  int64_t stretches = 0;
+  std::array<QueueTimes, kQueues> queues;  // over all cores: cycles · cores for each
   int64_t hbm_bytes = 0;
   int64_t macs = 0;
+  int64_t row_macs = 0;  // as in Report
 };
 
 struct Report {

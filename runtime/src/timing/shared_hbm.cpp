@@ -5,32 +5,24 @@
 namespace opennpu::timing {
 
 void SharedHbm::post(int64_t start, int64_t work, uint32_t id) {
-  waiting_.push({static_cast<double>(start), id, static_cast<double>(work)});
+  const double time = std::max(now_, static_cast<double>(start));  // an end was rounded down to whole cycles
+  served_ = active_.empty() ? 0 : served_ + rate(active_.size()) * (time - now_);
+  now_ = time;
+  active_.push({served_ + static_cast<double>(work), id});
+  predict();
 }
 
-SharedHbm::End SharedHbm::next() {
-  for (;;) {
-    if (active_.empty()) {
-      now_ = std::max(now_, waiting_.top().key);
-      served_ = 0;
-    }
-    const double speed = rate(active_.size());
-    const double end = active_.empty() ? now_ : now_ + (active_.top().key - served_) / speed;
-    if (!waiting_.empty() && (active_.empty() || waiting_.top().key <= end)) {
-      const Entry entry = waiting_.top();
-      waiting_.pop();
-      const double start = std::max(now_, entry.key);
-      if (!active_.empty()) served_ += speed * (start - now_);
-      now_ = start;
-      active_.push({served_ + entry.work, entry.id, entry.work});
-      continue;
-    }
-    now_ = end;
-    served_ = active_.top().key;
-    const uint32_t id = active_.top().id;
-    active_.pop();
-    return {now_, id};
-  }
+uint32_t SharedHbm::end_next() {
+  const Entry entry = active_.top();
+  active_.pop();
+  now_ = next_end_;
+  served_ = entry.end;
+  predict();
+  return entry.id;
+}
+
+void SharedHbm::predict() {
+  next_end_ = active_.empty() ? kNever : now_ + (active_.top().end - served_) / rate(active_.size());
 }
 
 double SharedHbm::rate(size_t transfers) const {

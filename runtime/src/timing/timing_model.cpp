@@ -7,8 +7,8 @@
 
 #include "../error.h"
 #include "../launch.h"
+#include "core_tasks.h"
 #include "core_timeline.h"
-#include "cost.h"
 
 namespace opennpu::timing {
 
@@ -26,141 +26,123 @@ class NoEngine final : public Engine {
 #undef X
 };
 
-Task::Kind kind_of(isa::Formula formula) {
-  switch (formula) {
-    case isa::Formula::Transfer:
-    case isa::Formula::Indirect:
-      return Task::Kind::Transfer;
-    case isa::Formula::Stationary:
-      return Task::Kind::Stationary;
-    case isa::Formula::Product:
-      return Task::Kind::Product;
-    default:
-      return Task::Kind::Vector;
-  }
-}
-
 // Collects what every core does up to the next barrier, then times that stretch on all cores together: only
 // there do cores wait for each other, so memory does not grow with the program's run.
 class TimingModel final : public Observer {
  public:
-  TimingModel(const npu_chip_desc& chip, const Parameters& parameters, size_t locations)
+  TimingModel(const npu_chip_desc& chip, const Parameters& parameters, size_t locations, Recorder* recorder)
       : chip_(chip),
         p_(parameters),
         hbm_(1e9 * static_cast<double>(p_.hbm_gbps) / static_cast<double>(chip.clock_hz),
-             static_cast<double>(p_.dma_bytes_per_cycle)) {
+             static_cast<double>(p_.dma_bytes_per_cycle)),
+        recorder_(recorder) {
     report_.ops.resize(std::max<size_t>(locations, 1));
   }
 
   void begin(unsigned cores) override {
-    for (unsigned i = 0; i < cores; ++i) cores_.emplace_back(i, *this);
+    for (unsigned i = 0; i < cores; ++i) {
+      tasks_.emplace_back(p_, chip_, hbm_);
+      timelines_.emplace_back(i, p_, hbm_, recorder_);
+    }
+    starts_.resize(cores);
   }
 
 #define X(NAME)                                                                   \
   void before(const Core& core, const Site& site, const isa::NAME& op) override { \
-    engine_task(core, site, op);                                                  \
+    tasks_[core.number].engine(core, site, op, work_);                            \
   }
   ONPU_ENGINE_INSTRUCTIONS(X)
 #undef X
 
   void before(const Core& core, const Site& site, const isa::SetFlag& op) override {
-    flag_task(core, site, Task::Kind::SetFlag, op.queue, op.flag);
+    tasks_[core.number].set_flag(core, site, op);
   }
   void before(const Core& core, const Site& site, const isa::WaitFlag& op) override {
-    flag_task(core, site, Task::Kind::WaitFlag, op.queue, op.flag);
+    tasks_[core.number].wait_flag(core, site, op);
   }
   void before(const Core& core, const Site& site, const isa::SLd&) override {
-    add(core, site, Task::Kind::ScalarLoad);
+    tasks_[core.number].scalar_load(core, site);
   }
   void before(const Core& core, const Site& site, const isa::Barrier&) override {
-    add(core, site, Task::Kind::Barrier);
+    tasks_[core.number].barrier(core, site);
     halting_ = false;
   }
   void before(const Core& core, const Site& site, const isa::Halt&) override {
-    add(core, site, Task::Kind::Barrier);
+    tasks_[core.number].barrier(core, site);
     halting_ = true;
   }
 
   void barrier_complete() override {
-    for (CoreRecord& core : cores_) core.timeline.advance(core.tasks);
-    while (!hbm_.idle()) {
-      const SharedHbm::End end = hbm_.next();
-      CoreRecord& core = cores_[end.id / kQueues];
-      core.timeline.end_transfer(end.id, end.time);
-      core.timeline.advance(core.tasks);
-    }
+    run_stretch();
     int64_t time = 0;
-    for (const CoreRecord& core : cores_) time = std::max(time, core.timeline.arrival());
+    for (const CoreTimeline& core : timelines_) time = std::max(time, core.arrival());
     if (!halting_) {
       time += p_.barrier_cycles;
       ++report_.barriers;
     }
-    report_.ops[cores_.front().tasks.back().location].cycles += time - report_.cycles;
-    report_.cycles = time;
-    for (CoreRecord& core : cores_) {
-      core.timeline.release(time);
-      core.tasks.clear();
-    }
+    end_stretch(time);
   }
 
   std::string finish() override { return {}; }
 
   Report report(uint64_t instructions) {
     report_.instructions = instructions;
-    for (const CoreRecord& core : cores_) report_.cores.push_back(core.timeline.times());
+    for (const CoreTimeline& core : timelines_) report_.cores.push_back(core.times());
     return std::move(report_);
   }
 
  private:
-  struct CoreRecord {
-    CoreRecord(unsigned number, TimingModel& model)
-        : cost(model.p_, model.chip_), timeline(number, model.p_, model.hbm_, model.report_.ops) {}
-    CostModel cost;
-    CoreTimeline timeline;
-    std::vector<Task> tasks;
-    uint64_t issued = 0;  // instructions up to the last task
-  };
-
-  // The new last task of the core.
-  Task& add(const Core& core, const Site& site, Task::Kind kind) {
-    CoreRecord& record = cores_[core.number];
-    const uint64_t instructions = core.counters.instructions;
-    Task task{};
-    task.kind = kind;
-    task.location = std::min(site.location, static_cast<uint32_t>(report_.ops.size() - 1));
-    task.issue = static_cast<int64_t>(instructions - record.issued) * p_.issue_cycles;
-    record.issued = instructions;
-    record.tasks.push_back(task);
-    return record.tasks.back();
+  // Starts of instructions and ends of transfers on all cores, in the order of time; an end goes before a
+  // start.
+  void run_stretch() {
+    for (size_t i = 0; i < timelines_.size(); ++i) {
+      timelines_[i].begin(tasks_[i].tasks());
+      starts_[i] = timelines_[i].next_start();
+    }
+    for (;;) {
+      auto core = static_cast<size_t>(std::min_element(starts_.begin(), starts_.end()) - starts_.begin());
+      const double end = hbm_.next_end();
+      if (starts_[core] == CoreTimeline::kNever && hbm_.idle()) return;
+      if (end <= static_cast<double>(starts_[core])) {
+        const uint32_t id = hbm_.end_next();
+        core = id / kQueues;
+        timelines_[core].end_transfer(id, end);
+      } else {
+        timelines_[core].start_next();
+      }
+      starts_[core] = timelines_[core].next_start();
+    }
   }
 
-  template <typename I>
-  void engine_task(const Core& core, const Site& site, const I& op) {
-    const Cost cost = cores_[core.number].cost(op);
-    Task& task = add(core, site, kind_of(I::kTiming.formula));
-    task.queue = static_cast<uint8_t>(I::kUnit);
-    task.occupancy = cost.occupancy;
-    task.latency = cost.latency;
-    task.hbm_work = cost.hbm_work;
-    (I::kUnit == isa::Unit::Load ? report_.bytes_loaded : report_.bytes_stored) += cost.hbm_bytes;
-    report_.macs += cost.macs;
-    report_.row_macs += cost.row_macs;
-    report_.ops[task.location].hbm_bytes += cost.hbm_bytes;
-    report_.ops[task.location].macs += cost.macs;
-  }
-
-  // A flag that does not exist traps in the sequencer.
-  void flag_task(const Core& core, const Site& site, Task::Kind kind, int64_t queue, int64_t flag) {
-    if (flag < 0 || flag >= int64_t{isa::kFlags}) return;
-    Task& task = add(core, site, kind);
-    task.queue = static_cast<uint8_t>(queue);
-    task.flag = static_cast<uint8_t>(flag);
+  void end_stretch(int64_t time) {
+    const uint32_t location = tasks_.front().tasks().back().location;
+    OpTimes& op = report_.ops[std::min<size_t>(location, report_.ops.size() - 1)];
+    for (size_t i = 0; i < timelines_.size(); ++i) {
+      timelines_[i].release(time, op);
+      tasks_[i].clear();
+    }
+    if (recorder_ != nullptr) recorder_->stretch({location, report_.cycles, time});
+    op.cycles += time - report_.cycles;
+    op.stretches += 1;
+    op.hbm_bytes += work_.bytes_loaded + work_.bytes_stored;
+    op.macs += work_.macs;
+    op.row_macs += work_.row_macs;
+    report_.cycles = time;
+    report_.bytes_loaded += work_.bytes_loaded;
+    report_.bytes_stored += work_.bytes_stored;
+    report_.macs += work_.macs;
+    report_.row_macs += work_.row_macs;
+    work_ = {};
   }
 
   const npu_chip_desc& chip_;
   const Parameters p_;
   SharedHbm hbm_;
-  std::deque<CoreRecord> cores_;
+  Recorder* const recorder_;
+  std::deque<CoreTasks> tasks_;         // by core
+  std::deque<CoreTimeline> timelines_;  // by core
+  std::vector<int64_t> starts_;         // by core: its next start
+  Work work_;                           // of the stretch
   bool halting_ = false;
   Report report_;
 };
@@ -168,9 +150,9 @@ class TimingModel final : public Observer {
 }  // namespace
 
 Report time_launch(const Program& program, const npu_chip_desc& chip, const Parameters& parameters,
-                   std::span<const int64_t> args, const Hbm& hbm) {
+                   std::span<const int64_t> args, const Hbm& hbm, Recorder* recorder) {
   const NoEngine engine;
-  TimingModel model(chip, parameters, program.locations.size());
+  TimingModel model(chip, parameters, program.locations.size(), recorder);
   const std::vector<CoreMemory> memories(chip.cores, {nullptr, chip.spm_bytes, nullptr, chip.acc_bytes});
   Cores cores(chip, engine, hbm, memories, 1);  // the host's threads must not decide anything
   const LaunchResult result = cores.run({program, args, &model, kMaxInstructions});

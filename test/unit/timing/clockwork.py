@@ -6,13 +6,14 @@ depend on r0, the core's number.
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opennpu.dialects.isa.encoding import Affine, Instruction
 from opennpu.dialects.isa.table import ISA
 from opennpu.runtime.chip import Chip
 
 LIMIT = 1_000_000  # cycles
+SIZES = {"f32": 4, "bf16": 2}
 UNITS = {"mx_load": "shadow registers", "mx_mul": "array"}
 
 
@@ -27,6 +28,9 @@ class Job:
     least: int = 0  # cycles that its unit is taken at least
     latency: int = 0
     bytes_left: float = 0.0  # of HBM time
+    banks: set[int] = field(default_factory=set)  # of the scratchpad
+    bank_rate: float = 0.0  # bytes a cycle of each
+    holds: int = 0  # them up to then
     started: int | None = None
     left_unit: int | None = None
 
@@ -75,10 +79,11 @@ class Core:
         self.program = deque([*program, Instruction("halt")])
         self.queues = {name: deque() for name in ("load", "store", "matrix", "vector")}
         self.running: list[Job] = []  # started, not completed
+        self.holders: list[Job] = []  # of banks
         self.flags: dict[int, list[int]] = {}  # times from which a wait may take them
         self.ready = 0  # the sequencer issues nothing up to here
         self.at_barrier = False
-        self.tile, self.row_cycles = (0, 0), 0
+        self.tile, self.row_cycles, self.element = (0, 0), 0, 0
 
     def drained(self, now: int) -> bool:
         return not any(self.queues.values()) and all(job.completed(now) for job in self.running)
@@ -133,6 +138,7 @@ class Core:
             if any(other.unit in needs and other.left_unit is None for other in mine):
                 return False
             job.started = now
+            job.least = self.slowed(job, now)
             if job.bytes_left == 0 and job.least == 0:
                 job.left_unit = now
             self.running.append(job)
@@ -153,7 +159,7 @@ class Core:
                 runs = [(i << 40 | row, v["row_bytes"]) for i in range(v["count"]) for row in rows]
                 self.transfer(job, runs, v["count"])
             case "stationary":
-                self.tile = (v["k"], v["n"])
+                self.tile, self.element = (v["k"], v["n"]), SIZES[v["dtype"]]
                 self.row_cycles = (
                     c.matrix_bf16_row_cycles if v["dtype"] == "bf16" else c.matrix_f32_row_cycles
                 )
@@ -164,7 +170,65 @@ class Core:
             case "vector":
                 elements = math.prod(max(v[d], 0) for d in ("d0", "d1", "d2"))
                 job.least = c.vector_startup_cycles + -(-elements // c.vector_lanes) if elements else 0
+        if c.spm_banks and (job.least or job.bytes_left):
+            self.use_banks(job)
         return job
+
+    def use_banks(self, job: Job) -> None:
+        """All bytes of the instruction's operands in scratchpad, evenly over the banks that they lie in."""
+        size, moved = self.chip.spm_bytes // self.costs.spm_banks, 0
+        for address, steps, run in self.operands(job.name, job.values):
+            reach = sum((count - 1) * stride for count, stride in steps)
+            job.banks |= set(range(address // size, (address + reach + run - 1) // size + 1))
+            moved += run * math.prod(count for count, _ in steps)
+        if job.banks:
+            job.bank_rate = moved / len(job.banks) / self.alone(job)
+
+    def operands(self, name: str, v: dict):
+        """(address, [(count, stride)], bytes of a run) of the instructions that the tests use."""
+        match name:
+            case "dma_load" | "dma_store":
+                field, side = ("dst", "ds") if name == "dma_load" else ("src", "ss")
+                yield v[field], [(v[f"n{i}"], v[f"{side}{i}"]) for i in range(3)], v["bytes"]
+            case "dma_gather":
+                yield (
+                    v["dst"],
+                    [(v["count"], v["dst_index_stride"]), (v["rows"], v["dst_row_stride"])],
+                    v["row_bytes"],
+                )
+            case "mx_load":
+                yield (
+                    v["src"],
+                    [(-(-v["n"] // self.chip.strip), v["stride"])],
+                    v["k"] * self.chip.strip * self.element,
+                )
+            case "mx_mul":
+                yield v["src"], [(v["rows"], v["src_stride"])], self.tile[0] * self.element
+            case "v_fill":
+                tile = v["dst"]
+                strides = zip(("d0", "d1", "d2"), (tile.s0, tile.s1, tile.s2), strict=True)
+                yield self.value(tile.addr), [(v[d], stride) for d, stride in strides], SIZES[tile.dtype]
+
+    def alone(self, job: Job) -> float:
+        """Cycles when nobody else is there."""
+        bandwidth = self.costs.hbm_gbps * 1000 / self.chip.clock_mhz
+        moving = job.bytes_left / min(self.costs.dma_bytes_per_cycle, bandwidth)
+        return max(moving, job.least)
+
+    def slowed(self, job: Job, now: int) -> int:
+        """The least cycles of a job that starts: while others hold its banks it may get less of their ports."""
+        alone = math.ceil(self.alone(job) - 1e-6)
+        port, done, cycles = max(self.costs.spm_bank_bytes_per_cycle, job.bank_rate), 0.0, 0
+        while done < alone - 1e-4:
+            others = [other for other in self.holders if other.holds > now + cycles]
+            wanted = [
+                job.bank_rate + sum(o.bank_rate for o in others if bank in o.banks) for bank in job.banks
+            ]
+            speed = min(1, port / max(wanted)) if job.bank_rate else 1
+            done, cycles = done + speed, cycles + 1
+        job.holds = now + cycles
+        self.holders = [*(other for other in self.holders if other.holds > now), job]
+        return cycles if cycles > alone else job.least
 
     def transfer(self, job: Job, pieces: list[tuple[int, int]], indices: int) -> None:
         c, runs = self.costs, []

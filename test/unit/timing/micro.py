@@ -55,9 +55,9 @@ def store(nbytes: int, **fields) -> Instruction:
     return op("dma_store", **{**_ONE_RUN, "bytes": nbytes, **fields})
 
 
-def fill(elements: int = 160) -> Instruction:
-    """20 cycles: 10 to start, 16 elements a cycle."""
-    return op("v_fill", dst=TileOperand("spm", "f32", Affine(0), 0, 0, 4), d0=1, d1=1, d2=elements)
+def fill(elements: int | Affine = 160, at: int = 0) -> Instruction:
+    """160 elements: 20 cycles, 10 to start, 16 elements a cycle."""
+    return op("v_fill", dst=TileOperand("spm", "f32", Affine(at), 0, 0, 4), d0=1, d1=1, d2=elements)
 
 
 def set_flag(queue: str, flag: int | Affine) -> Instruction:

@@ -2,9 +2,8 @@
 
 from clockwork import Machine
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from micro import chip, fill, load, run, set_flag, wait_flag
-from test_timing_properties import programs
+from test_timing_properties import CHIPS, programs
 
 # A transfer of the stepped machine leaves the rest of its last cycle unused, the fluid does not: a cycle or
 # two for each of some twenty transfers at most, here of programs of hundreds of cycles.
@@ -18,8 +17,7 @@ def test_it_counts_as_by_hand():
 
 
 @settings(max_examples=40, deadline=None)
-@given(programs(), st.integers(1, 4), st.sampled_from([1, 2, 16]), st.sampled_from([16, 64, 1000]))
-def test_agrees_with_the_stepped_machine(body, cores, depth, hbm_gbps):
-    on = chip(cores=cores, queue_depth=depth, hbm_gbps=hbm_gbps)
+@given(programs(), CHIPS)
+def test_agrees_with_the_stepped_machine(body, on):
     stepped = Machine(on, body).run()
     assert abs(run(*body, on=on).cycles - stepped) <= max(CYCLES, RELATIVE * stepped)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from image_builder import READ, SCALAR, Affine, op, r
 from micro import chip, fill, load, run, set_flag, store, wait_flag
+from opennpu.dialects.isa.encoding import TileOperand
 from opennpu.runtime.device import Device
 
 
@@ -220,6 +221,71 @@ def test_flags_pass_a_transfer():
     assert report.cores[0]["load"]["busy"] == 13
     assert report.cores[0]["load"]["stalls"]["load"] == 100 + 5
     assert report.cycles == 14 + 100 + 5
+
+
+BANKS = {"spm_banks": 4, "spm_bank_bytes_per_cycle": 64}
+"""Of 128 KiB each."""
+
+
+def test_banks_that_two_units_share():
+    # The load moves 4096 bytes in 65 cycles, 63 bytes a cycle; the fill 640 in 20, 32 a cycle: together more
+    # than 64. The fill comes later and pays: 20 · 95.0 / 64 = 29.7 cycles.
+    report = run(load(4096), fill(160), on=chip(**BANKS))
+    assert report.cores[0]["vector"] | {"stalls": {}} == {
+        "busy": 30, "hbm_contention": 0, "bank_conflicts": 10, "stalls": {},
+    }  # fmt: skip
+    assert report.cores[0]["load"]["bank_conflicts"] == 0
+    apart = run(load(4096), fill(160, at=131072), on=chip(**BANKS))
+    assert apart.cores[0]["vector"]["busy"] == run(load(4096), fill(160)).cores[0]["vector"]["busy"] == 20
+
+
+def test_an_instruction_has_a_bank_for_itself():
+    report = run(fill(1600), on=chip(spm_banks=1, spm_bank_bytes_per_cycle=1))
+    assert report.cycles == 1 + 10 + 100
+
+
+def test_a_transfer_that_finds_its_bank_busy():
+    # The fill's 6400 bytes in 110 cycles take 58.2 of 64 bytes a cycle, the load asks for 63. In the 109 cycles
+    # until the fill ends the load does 109 · 64 / 121.2 = 57.6 of its 65 cycles; 7.4 remain.
+    report = run(fill(1600), load(4096), on=chip(**BANKS))
+    assert report.cores[0]["load"]["busy"] == 117
+    assert report.cores[0]["load"]["bank_conflicts"] == 117 - 65
+    assert report.cycles == 2 + 117 + 100
+
+
+def acc_tile(address: int = 0) -> TileOperand:
+    return TileOperand("acc", "f32", Affine(address), 0, 64, 4)
+
+
+@pytest.mark.parametrize(
+    ("dst", "accumulate", "cause"),
+    [(0, 0, "accumulator"), (0, 1, "vector"), (4096, 0, "vector")],
+    ids=["a new sum in its place", "the sum goes on", "a sum elsewhere"],
+)
+def test_waiting_for_accumulators(dst, accumulate, cause):
+    """The vector unit reads a product out of the accumulator; the next waits for its flag."""
+    product = {"rows": 20, "dst_stride": 64}
+    report = run(
+        mx_load(),
+        op("mx_mul", **product),
+        set_flag("matrix", 0),
+        wait_flag("vector", 0),
+        op(
+            "v_unary",
+            op="copy",
+            a=acc_tile(),
+            dst=TileOperand("spm", "f32", Affine(0), 0, 64, 4),
+            d0=1,
+            d1=20,
+            d2=16,
+        ),
+        set_flag("vector", 1),
+        wait_flag("matrix", 1),
+        op("mx_mul", dst=dst, accumulate=accumulate, **product),
+    )
+    stalls = report.cores[0]["matrix"]["stalls"]
+    # Product, latency, flag; 10 + 20 cycles of copying, flag.
+    assert {c: n for c, n in stalls.items() if n} == {"issue": 1, cause: 30 + 5 + 30 + 5, "barrier": 30}
 
 
 def test_a_full_queue_holds_the_sequencer_up():

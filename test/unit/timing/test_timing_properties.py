@@ -1,5 +1,7 @@
 """What holds for every program: determinism, times that add up, no time below the roofline bound."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,21 @@ from opennpu.runtime.device import Device, NpuError
 from opennpu.runtime.timing import ENGINES, time_image
 
 QUEUES = st.sampled_from(ENGINES)
+PLACES = [0, 100_000, 131_000, 262_144, 300_000, 400_000]
+"""Some in one bank of four, some in two."""
+
+CHIPS = st.builds(
+    chip,
+    cores=st.integers(1, 5),
+    queue_depth=st.sampled_from([1, 2, 16]),
+    hbm_gbps=st.sampled_from([16, 64, 1000]),
+    spm_banks=st.sampled_from([0, 1, 4]),
+    spm_bank_bytes_per_cycle=st.sampled_from([16, 64, 256]),
+)
+
+
+def packed_tile(k: int, n: int, **fields):
+    return op("mx_load", k=k, n=n, dtype="bf16", layout="packed", stride=k * 32, **fields)
 
 
 def by_core(number: int) -> Affine:
@@ -21,21 +38,31 @@ def by_core(number: int) -> Affine:
 
 @st.composite
 def programs(draw):
-    """Stretches of random work between barriers, each flag between two queues."""
+    """Stretches of random work all over the scratchpad between barriers, each flag between two queues."""
     body = []
     for _ in range(draw(st.integers(1, 3))):
         for _ in range(draw(st.integers(1, 8))):
-            size = draw(st.integers(1, 2000))
+            size, at = draw(st.integers(1, 2000)), draw(st.sampled_from(PLACES))
             body += draw(
                 st.sampled_from(
                     [
-                        [load(by_core(size))],
-                        [load(size % 100 + 1, n2=by_core(size % 13 + 1), ss2=128)],
-                        [store(size)],
-                        [op("dma_gather", group=1, count=size % 9, rows=2, row_bytes=32, row_stride=64)],
-                        [op("mx_load", k=size % 128 + 1, n=size % 64 + 1, dtype="bf16")],
-                        [op("mx_mul", rows=by_core(size % 200))],
-                        [fill(by_core(size))],
+                        [load(by_core(size), dst=at)],
+                        [load(size % 100 + 1, dst=at, n2=by_core(size % 13 + 1), ss2=128, ds2=128)],
+                        [store(size, src=at)],
+                        [
+                            op(
+                                "dma_gather",
+                                dst=at,
+                                group=1,
+                                count=size % 9,
+                                rows=2,
+                                row_bytes=32,
+                                row_stride=64,
+                            )
+                        ],
+                        [packed_tile(size % 128 + 1, size % 64 + 1, src=at)],
+                        [op("mx_mul", src=at, src_stride=256, rows=by_core(size % 200))],
+                        [fill(by_core(size), at)],
                     ]
                 )
             )
@@ -48,9 +75,8 @@ def programs(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(programs(), st.integers(1, 5), st.sampled_from([1, 2, 16]), st.sampled_from([16, 64, 1000]))
-def test_invariants(body, cores, depth, hbm_gbps):
-    on = chip(cores=cores, queue_depth=depth, hbm_gbps=hbm_gbps)
+@given(programs(), CHIPS)
+def test_invariants(body, on):
     report = run(*body, on=on)
     assert report == run(*body, on=on)
     assert 0 <= report.roofline_ratio <= 1
@@ -60,8 +86,11 @@ def test_invariants(body, cores, depth, hbm_gbps):
         for engine in ENGINES:
             times = core[engine]
             assert times["busy"] + sum(times["stalls"].values()) == report.cycles
-            assert 0 <= times["hbm_contention"] <= times["busy"]
+            assert 0 <= times["hbm_contention"] + times["bank_conflicts"] <= times["busy"]
         assert sum(core["sequencer"].values()) == report.cycles
+    for source, engine in itertools.product(report.ops, ENGINES):
+        times = source[engine]
+        assert times["busy"] + sum(times["stalls"].values()) == source["cycles"] * on.cores
     assert sum(report.utilisation.values()) <= len(ENGINES)
 
 
