@@ -26,7 +26,8 @@ class Device:
     chip: name, path of a chip file, or Chip. engine: "native" (fast) or "reference" (bit-exact).
     threads: worker threads, None for one a core as far as there are CPUs. race_check: run every
     launch under the race checker. hbm_bytes: less or more memory than the chip's. max_instructions:
-    watchdog per core and launch. driver: path of a shared library that exports `npu_get_driver`.
+    watchdog per core and launch. hide_memory: the host reaches the memory by copies only. driver: path of
+    a shared library that exports `npu_get_driver`.
     Raises ChipError, NpuError.
     """
 
@@ -38,6 +39,7 @@ class Device:
         race_check: bool = False,
         hbm_bytes: int | None = None,
         max_instructions: int | None = None,
+        hide_memory: bool = False,
         driver: str | Path | None = None,
     ):
         self.chip = Chip.load(chip)
@@ -49,8 +51,23 @@ class Device:
             race_check=race_check,
             hbm_bytes=hbm_bytes or 0,
             max_instructions=max_instructions or 0,
+            hide_memory=hide_memory,
             driver=str(driver or ""),
         )
+
+    @classmethod
+    def from_torch(cls, index: int | None = None) -> "Device":
+        """The chip that is PyTorch's device `opennpu:index` (None: the current one), shared with it.
+
+        Buffers made here lie in the same memory as its tensors; work here and there is ordered by
+        synchronising only.
+        """
+        device = cls.__new__(cls)
+        device.chip = Chip.load(torch.opennpu.settings().chip)
+        device.engine = torch.opennpu.settings().engine or "native"
+        index = torch.opennpu.current_device() if index is None else index
+        device.core = _Device.adopt(*torch.opennpu.native_handles(index))
+        return device
 
     def alloc(self, nbytes: int) -> Buffer:
         """HBM of `nbytes` > 0 bytes, contents undefined, freed with its last reference."""

@@ -2,8 +2,6 @@
 
 import importlib.util
 
-NAME = "opennpu"
-
 
 def autoload() -> None:
     """Register the device "opennpu"; no chip is opened, no compiler imported."""
@@ -12,11 +10,9 @@ def autoload() -> None:
     _declare_torchvision_operators(torch)
     if importlib.util.find_spec("opennpu.runtime._torch") is None:
         return  # a source tree whose C++ has not been built: the commands work without the device
-    torch.utils.rename_privateuse1_backend(NAME)
     from opennpu.runtime import torch_device
 
-    torch._register_device_module(NAME, torch_device)
-    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+    torch_device.register()
 
 
 def _declare_torchvision_operators(torch) -> None:

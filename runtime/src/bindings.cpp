@@ -70,14 +70,22 @@ void bind_error(nb::module_& m) {
 }
 
 DevicePtr open_device(nb::handle chip, const std::string& engine, uint32_t threads, bool race_check,
-                      uint64_t hbm_bytes, uint64_t max_instructions, const std::string& driver) {
+                      uint64_t hbm_bytes, uint64_t max_instructions, bool hide_memory,
+                      const std::string& driver) {
   npu_device_options options{};
   options.engine = engine.empty() ? nullptr : engine.c_str();
   options.threads = threads;
   options.race_check = race_check;
   options.hbm_bytes = hbm_bytes;
   options.max_instructions = max_instructions;
+  options.hide_memory = hide_memory;
   return std::make_shared<DeviceHandle>(driver, chip_desc(chip), options);
+}
+
+// A device that another library has opened and keeps open; the capsules hold its driver's table and itself.
+DevicePtr adopt_device(const nb::capsule& driver, const nb::capsule& device) {
+  return std::make_shared<DeviceHandle>(static_cast<const npu_driver*>(driver.data("npu_driver")),
+                                        static_cast<npu_device>(device.data("npu_device")));
 }
 
 nb::dict counters(const DeviceHandle& self) {
@@ -174,7 +182,8 @@ void bind_device(nb::module_& m) {
   nb::class_<DeviceHandle>(m, "Device")
       .def(nb::new_(&open_device), nb::arg("chip"), nb::arg("engine") = "", nb::arg("threads") = 0,
            nb::arg("race_check") = false, nb::arg("hbm_bytes") = 0, nb::arg("max_instructions") = 0,
-           nb::arg("driver") = "")
+           nb::arg("hide_memory") = false, nb::arg("driver") = "")
+      .def_static("adopt", &adopt_device, nb::arg("driver"), nb::arg("device"))
       .def_prop_ro("driver", [](const DeviceHandle& self) { return self.driver->name; })
       .def("counters", &counters)
       .def("reset_counters",

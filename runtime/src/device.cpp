@@ -69,6 +69,7 @@ Device::Device(const npu_chip_desc& chip, const npu_device_options& options)
     : chip_(checked(chip, options)),
       max_instructions_(options.max_instructions != 0 ? options.max_instructions : kDefaultMaxInstructions),
       race_check_(options.race_check != 0),
+      hides_memory_(options.hide_memory != 0),
       memory_(chip_.hbm_bytes, chip_.align_bytes),
       core_memories_(chip_),
       engine_(make_engine(chip_, options)),

@@ -38,6 +38,7 @@ class Device {
 
   const npu_chip_desc& chip() const { return chip_; }
   Memory& memory() { return memory_; }
+  bool hides_memory() const { return hides_memory_; }
 
   // Checks the arguments against the program. Throws Error.
   void check_args(const Program& program, std::span<const npu_arg> args) const;
@@ -58,6 +59,7 @@ class Device {
   const npu_chip_desc chip_;
   const uint64_t max_instructions_;
   const bool race_check_;
+  const bool hides_memory_;
   Memory memory_;
   CoreMemories core_memories_;
   std::unique_ptr<Engine> engine_;

@@ -135,6 +135,10 @@ npu_status memory_host_pointer(npu_device device, npu_address address, void** po
   return guarded([&] {
     require(device, pointer);
     device->memory().check(address, 1);
+    if (device->hides_memory()) {
+      throw Error{NPU_ERROR_UNSUPPORTED,
+                  "the host does not see this chip's memory: use the copies of a stream"};
+    }
     *pointer = device->memory().base() + address;
     return NPU_OK;
   });

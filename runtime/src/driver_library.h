@@ -12,6 +12,7 @@ class DriverLibrary {
  public:
   // An empty path means the virtual chip. Throws Error. A library stays loaded for ever.
   explicit DriverLibrary(const std::string& path);
+  explicit DriverLibrary(const npu_driver* table) : table_(table) {}
 
   const npu_driver* operator->() const { return table_; }
 

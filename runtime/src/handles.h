@@ -13,12 +13,18 @@ struct DeviceHandle {
       : driver(driver_path) {
     driver.check(driver->device_open(&chip, &options, &device));
   }
-  ~DeviceHandle() { driver->device_close(device); }
+  // Borrows a device that its owner keeps open.
+  DeviceHandle(const npu_driver* table, npu_device borrowed)
+      : driver(table), device(borrowed), owned(false) {}
+  ~DeviceHandle() {
+    if (owned) driver->device_close(device);
+  }
   DeviceHandle(const DeviceHandle&) = delete;
   DeviceHandle& operator=(const DeviceHandle&) = delete;
 
   DriverLibrary driver;
   npu_device device = nullptr;
+  bool owned = true;
 };
 
 using DevicePtr = std::shared_ptr<DeviceHandle>;

@@ -4,10 +4,14 @@
 #include <cstring>
 
 #include "device.h"
+#include "generator.h"
 #include "hooks.h"
+#include "pinned.h"
 #include "streams.h"
 
 namespace opennpu::torch_device {
+
+void bind_operators(const pybind11::handle& module);  // bind_operators.cpp
 
 namespace {
 
@@ -52,6 +56,20 @@ py::tuple handles(DeviceIndex index) {
   return py::make_tuple(py::capsule(open.driver, "npu_driver"), py::capsule(open.device, "npu_device"));
 }
 
+py::dict counters(DeviceIndex index) {
+  const Chip& open = chip(index);
+  npu_counters c;
+  check(open.driver->device_counters(open.device, &c));
+  py::dict out;
+  out["launches"] = c.launches;
+  out["instructions"] = c.instructions;
+  out["bytes_loaded"] = c.bytes_loaded;
+  out["bytes_stored"] = c.bytes_stored;
+  out["macs"] = c.macs;
+  out["busy_ns"] = c.busy_ns;
+  return out;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_torch, m) {
@@ -65,8 +83,20 @@ PYBIND11_MODULE(_torch, m) {
     register_hooks();
   });
   m.def("device_count", &device_count);
+  m.def("current_device", &current_device);
+  m.def("set_device", &set_current_device);
+  m.def("is_open", &is_open);
   m.def("in_bad_fork", &in_bad_fork);
+  m.def("synchronize", &synchronize_device);
   m.def("handles", &handles);
+  bind_operators(m);
+  m.def("counters", &counters);
+  m.def("reset_counters", [](DeviceIndex index) {
+    const Chip& open = chip(index);
+    check(open.driver->device_reset_counters(open.device));
+  });
+  m.def("default_generator", &default_generator);
+  m.def("empty_host_cache", &empty_pinned_cache);
 }
 
 }  // namespace opennpu::torch_device

@@ -25,10 +25,23 @@ bool on_device(const at::Tensor& t) { return t.device().type() == kType; }
 
 npu_address address_of(const at::Tensor& t) { return torch_device::address_of(t.data_ptr()); }
 
+bool same_values(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.is_conj() == b.is_conj() && a.is_neg() == b.is_neg();
+}
+
 // Whether the elements of both lie in memory in the same order without gaps, so that bytes can be copied.
 bool same_bytes(const at::Tensor& a, const at::Tensor& b) {
-  return a.scalar_type() == b.scalar_type() && a.is_conj() == b.is_conj() && a.is_neg() == b.is_neg() &&
-         a.strides() == b.strides() && a.is_non_overlapping_and_dense();
+  if (!same_values(a, b)) return false;
+  if (a.is_contiguous() && b.is_contiguous()) return true;
+  return a.strides() == b.strides() && a.is_non_overlapping_and_dense();
+}
+
+// A host tensor that holds its elements as `t`, which has no gaps, does.
+at::Tensor host_like(const at::Tensor& t) {
+  at::Tensor host = at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kCPU));
+  host._set_conj(t.is_conj());
+  host._set_neg(t.is_neg());
+  return host;
 }
 
 bool overlap(const at::Tensor& a, const at::Tensor& b) {
@@ -75,7 +88,7 @@ void copy_in(const at::Tensor& dst, const at::Tensor& src) {
   if (same_bytes(dst, src)) {
     copy_to_device(index, address_of(dst), src.const_data_ptr(), src.nbytes());
   } else if (dst.is_non_overlapping_and_dense()) {
-    copy_in(dst, at::empty_strided(dst.sizes(), dst.strides(), dst.options().device(at::kCPU)).copy_(src));
+    copy_in(dst, host_like(dst).copy_(src));
   } else {
     at::Tensor packed = at::empty(dst.sizes(), dst.options());
     copy_in(packed, src);
@@ -130,6 +143,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_local_scalar_dense", local_scalar_dense);
 }
 
+// The copies above see to these bits; PyTorch would copy to resolve them, which ends here again.
+TORCH_LIBRARY_IMPL(aten, Conjugate, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
+
 }  // namespace
 
 void copy_to_device(DeviceIndex index, npu_address to, const void* from, size_t bytes) {
@@ -160,9 +177,7 @@ void copy_to_host(DeviceIndex index, void* to, npu_address from, size_t bytes) {
 }
 
 void copy_by_host(const at::Tensor& dst, const at::Tensor& src) {
-  const at::Tensor image = dst.is_non_overlapping_and_dense()
-                               ? at::empty_strided(dst.sizes(), dst.strides(), dst.options().device(at::kCPU))
-                               : host_image(dst);
+  const at::Tensor image = dst.is_non_overlapping_and_dense() ? host_like(dst) : host_image(dst);
   image.copy_(host_image(src));
   copy_to_device(dst.get_device(), address_of(dst), image.const_data_ptr(), span(image) * image.itemsize());
 }

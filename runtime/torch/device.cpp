@@ -42,6 +42,7 @@ Chip* open() {
   options.engine = wanted.engine.empty() ? nullptr : wanted.engine.c_str();
   options.hbm_bytes = wanted.hbm_bytes;
   options.threads = wanted.threads;
+  options.hide_memory = !wanted.host_visible;
   auto chip = std::make_unique<Chip>(Chip{driver(), nullptr, wanted.chip});
   known_driver = chip->driver;
   check(chip->driver->device_open(&wanted.chip, &options, &chip->device));

@@ -89,6 +89,8 @@ c10::Allocator* pinned_allocator() { return &instance(); }
 
 bool is_pinned(const void* data) { return ranges().find(data) != nullptr; }
 
+void empty_pinned_cache() { instance().empty_cache(); }
+
 void record_pinned(const void* data, c10::Stream stream) {
   auto* block = const_cast<void*>(ranges().find(data));
   instance().record_event(block, nullptr, stream);

@@ -15,4 +15,7 @@ bool is_pinned(const void* data);
 // Pinned memory at `data` is in use by what is queued on `stream` now.
 void record_pinned(const void* data, c10::Stream stream);
 
+// Gives memory that is not in use back to the system.
+void empty_pinned_cache();
+
 }  // namespace opennpu::torch_device

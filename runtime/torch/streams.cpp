@@ -82,7 +82,6 @@ void synchronize_device(DeviceIndex index) {
 }
 
 void wait_for_streams(DeviceIndex index) {
-  WithoutGil release;
   for (const auto& stream : streams[static_cast<size_t>(index)].made) {
     if (npu_stream native = stream.load()) Event(chip(index), native).wait();
   }

@@ -26,7 +26,8 @@ c10::Stream pool_stream(DeviceIndex index);
 void synchronize_stream(c10::Stream stream);
 void synchronize_device(DeviceIndex index);
 
-// Waits for the work queued so far on all streams of the device, and reports no failure.
+// Waits for the work queued so far on all streams of the device, and reports no failure. Keeps Python's
+// lock if the caller has it, as who calls this may hold locks that others wait for with Python's.
 void wait_for_streams(DeviceIndex index);
 
 bool query_stream(c10::Stream stream);

@@ -1,28 +1,144 @@
-"""The module `torch.opennpu`: the chip as a PyTorch device (docs/torch_device.md)."""
+"""The module `torch.opennpu`: the chip as a PyTorch device (docs/torch_device.md).
+
+It has the names of `torch.cuda` and means the same by them. A device is given as an index, a
+`torch.device`, a string, or None for the current one.
+"""
+
+import sys
 
 import torch
 from opennpu.runtime import _torch
+from opennpu.runtime.torch_device import memory, random, streams
+from opennpu.runtime.torch_device.adjustments import adjust
+from opennpu.runtime.torch_device.devices import (
+    NAME,
+    DeviceProperties,
+    _exchange_device,
+    _is_in_bad_fork,
+    _maybe_exchange_device,
+    counters,
+    current_device,
+    device,
+    device_count,
+    device_of,
+    get_device_name,
+    get_device_properties,
+    init,
+    is_available,
+    is_initialized,
+    native_handles,
+    reset_counters,
+    set_device,
+    synchronize,
+)
+from opennpu.runtime.torch_device.memory import (
+    empty_cache,
+    empty_host_cache,
+    max_memory_allocated,
+    max_memory_reserved,
+    mem_get_info,
+    memory_allocated,
+    memory_reserved,
+    memory_stats,
+    memory_summary,
+    reset_accumulated_memory_stats,
+    reset_max_memory_allocated,
+    reset_peak_memory_stats,
+)
+from opennpu.runtime.torch_device.random import (
+    default_generator,
+    get_rng_state,
+    get_rng_state_all,
+    initial_seed,
+    manual_seed,
+    manual_seed_all,
+    seed,
+    seed_all,
+    set_rng_state,
+    set_rng_state_all,
+)
 from opennpu.runtime.torch_device.settings import settings
+from opennpu.runtime.torch_device.streams import (
+    Event,
+    Stream,
+    StreamContext,
+    current_stream,
+    default_stream,
+    set_stream,
+    stream,
+)
 
-_torch.set_up(settings)
+__all__ = [
+    "DeviceProperties",
+    "Event",
+    "Stream",
+    "StreamContext",
+    "_exchange_device",
+    "_is_in_bad_fork",
+    "_maybe_exchange_device",
+    "counters",
+    "current_device",
+    "current_stream",
+    "default_generator",
+    "default_stream",
+    "device",
+    "device_count",
+    "device_of",
+    "empty_cache",
+    "empty_host_cache",
+    "get_amp_supported_dtype",
+    "get_device_name",
+    "get_device_properties",
+    "get_rng_state",
+    "get_rng_state_all",
+    "init",
+    "initial_seed",
+    "is_available",
+    "is_bf16_supported",
+    "is_initialized",
+    "manual_seed",
+    "manual_seed_all",
+    "max_memory_allocated",
+    "max_memory_reserved",
+    "mem_get_info",
+    "memory",
+    "memory_allocated",
+    "memory_reserved",
+    "memory_stats",
+    "memory_summary",
+    "native_handles",
+    "random",
+    "reset_accumulated_memory_stats",
+    "reset_counters",
+    "reset_max_memory_allocated",
+    "reset_peak_memory_stats",
+    "seed",
+    "seed_all",
+    "set_device",
+    "set_rng_state",
+    "set_rng_state_all",
+    "set_stream",
+    "settings",
+    "stream",
+    "streams",
+    "synchronize",
+]
 
 
-def is_available() -> bool:
-    return device_count() > 0
+def get_amp_supported_dtype() -> list[torch.dtype]:
+    """What `torch.autocast("opennpu")` can compute in; bfloat16 is the default."""
+    return [torch.bfloat16]
 
 
-def device_count() -> int:
-    return _torch.device_count()
+def is_bf16_supported() -> bool:
+    return True
 
 
-def current_device() -> int:
-    """Index of the calling thread's current device."""
-    return torch.accelerator.current_device_index()
-
-
-def _is_in_bad_fork() -> bool:
-    return _torch.in_bad_fork()
-
-
-def manual_seed_all(seed: int) -> None:
-    pass
+def register() -> None:
+    """Names the device, once, at the end of `import torch`."""
+    _torch.set_up(settings)
+    torch.utils.rename_privateuse1_backend(NAME)
+    torch._register_device_module(NAME, sys.modules[__name__])
+    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+    torch.set_autocast_dtype(NAME, torch.bfloat16)
+    adjust()

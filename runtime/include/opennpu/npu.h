@@ -70,6 +70,7 @@ typedef struct npu_device_options {
   uint64_t max_instructions;  // watchdog: per core and launch; 0: 2^32
   uint32_t threads;           // virtual chip: worker threads; 0: the smaller of cores and host CPUs
   uint32_t race_check;        // virtual chip: not 0 runs every launch under the race checker
+  uint32_t hide_memory;       // virtual chip: not 0 makes memory_host_pointer UNSUPPORTED
 } npu_device_options;
 
 typedef enum npu_arg_kind { NPU_ARG_SCALAR = 0, NPU_ARG_BUFFER = 1 } npu_arg_kind;
