@@ -4,6 +4,7 @@ from opennpu.compiler.conversions import (  # noqa: F401  fill the table
     attention,
     creation,
     elementwise,
+    experts,
     indexing,
     opennpu,
     products,

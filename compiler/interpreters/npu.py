@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from opennpu.compiler.frontend.ops import KvStore
 from opennpu.compiler.interpreters import attention as _attention  # noqa: F401  registers its ops
-from opennpu.compiler.interpreters.table import OPS, element_dtype, means, wide
+from opennpu.compiler.interpreters import experts as _experts  # noqa: F401  as above
+from opennpu.compiler.interpreters.table import OPS, UNARY, activated, element_dtype, means, wide
 from opennpu.compiler.rewriting import attr, functions
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Sym, dims_of
@@ -108,33 +109,6 @@ def _bind_symbols(symbols: dict[str, int], value: ir.Value, tensor: Tensor) -> N
 
 # ---- tables of element functions; operands are float32, or int64 where all are integers
 
-UNARY: dict[str, Callable[[Tensor], Tensor]] = {
-    "copy": lambda x: x,
-    "neg": torch.neg,
-    "abs": torch.abs,
-    "sign": torch.sign,
-    "square": torch.square,
-    "exp": torch.exp,
-    "log": torch.log,
-    "sqrt": torch.sqrt,
-    "rsqrt": torch.rsqrt,
-    "recip": torch.reciprocal,
-    "tanh": torch.tanh,
-    "erf": torch.erf,
-    "sigmoid": torch.sigmoid,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": torch.relu,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "floor": torch.floor,
-    "ceil": torch.ceil,
-    "round": torch.round,
-    "trunc": torch.trunc,
-    "not": torch.logical_not,
-}
-
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     if a.is_floating_point():
@@ -175,8 +149,6 @@ REDUCE: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
     "argmax": torch.argmax,
     "mean": torch.mean,
 }
-
-GATES = {"gate_silu": "silu", "gate_gelu": "gelu", "gate_gelu_tanh": "gelu_tanh"}
 
 
 # ---- ops
@@ -250,13 +222,7 @@ def _matmul(machine, op, x, w, *extra):
     y = wide(x) @ (wide(w).mT if attr(op, "transpose_w") else wide(w))
     operands = iter(extra)
     for step in attr(op, "epilogue"):
-        if step in ("bias", "residual"):
-            y = y + wide(next(operands))
-        elif step in GATES:
-            gate, up = y.chunk(2, -1)
-            y = UNARY[GATES[step]](gate) * up
-        else:
-            y = UNARY[step](y)
+        y = y + wide(next(operands)) if step in ("bias", "residual") else activated(step, y)
     return y
 
 

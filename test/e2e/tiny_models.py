@@ -38,6 +38,11 @@ MODELS = {
         "gemma2",
         {"sliding_window": 11, "query_pre_attn_scalar": 16, "hidden_act": "gelu_pytorch_tanh"},
     ),
+    "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3-moe": (  # weights of the chosen experts as they are, a router over many small ones
+        "qwen3_moe",
+        {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 48, "norm_topk_prob": False},
+    ),
 }
 """Name → transformers' type of model, and what differs from TINY."""
 WEIGHT_DEVIATION = 0.2  # large enough that the tokens depend on the context
