@@ -157,6 +157,11 @@ class Chip:
     def hbm_bytes(self) -> int:
         return self.hbm_gib << 30
 
+    @property
+    def hbm_bytes_per_cycle(self) -> float:
+        """Of the whole chip, by `timing`."""
+        return 1000 * self.timing.hbm_gbps / self.clock_mhz
+
 
 def _timing_problems(table: object):
     """Wrong and missing keys of the table `timing`, which may be absent as a whole."""

@@ -1,7 +1,7 @@
 """What launches of a compiled model would take on the chip: the timing model, docs/timing.md."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +24,41 @@ PAGE_SIZE = 16  # tokens
 
 
 @dataclass(frozen=True)
+class Scope:
+    """What a recording keeps: of these cores the slices that lie in [begin, end) cycles, the first `most`."""
+
+    cores: tuple[int, ...]
+    begin: int = 0
+    end: int = 2**62
+    most: int = 100_000
+
+    def to_tuple(self) -> tuple:
+        return (list(self.cores), self.begin, self.end, self.most)
+
+
+class Recording:
+    """What happened on some cores, as structured arrays of int64 (runtime/src/timing/recorder.h).
+
+    slices: instructions on units. arrows: index of a slice, index of one that waited for a flag set after it.
+    stretches: what all cores did from barrier to barrier, of the whole launch.
+    """
+
+    SLICE = ("core", "queue", "shadow", "instruction", "location", "start", "end", "done")
+    ARROW = ("from", "to")
+    STRETCH = ("location", "begin", "end")
+
+    def __init__(self, slices: bytes, arrows: bytes, stretches: bytes, truncated: bool):
+        self.slices = _rows(slices, self.SLICE)
+        self.arrows = _rows(arrows, self.ARROW)
+        self.stretches = _rows(stretches, self.STRETCH)
+        self.truncated = truncated
+
+
+def _rows(data: bytes, names: tuple[str, ...]) -> np.ndarray:
+    return np.frombuffer(data, np.dtype([(name, np.int64) for name in names]))
+
+
+@dataclass(frozen=True)
 class TimingReport:
     """One launch on the chip. Times are cycles of its clock; `cores` and `ops` are as the C++
     core gives them (runtime/src/timing/report.h)."""
@@ -38,6 +73,7 @@ class TimingReport:
     row_macs: int
     cores: list[dict]
     ops: list[dict]
+    recording: Recording | None = field(default=None, compare=False)
 
     @property
     def seconds(self) -> float:
@@ -55,7 +91,7 @@ class TimingReport:
     @property
     def hbm_bound(self) -> float:
         """Cycles that the bytes moved take at the memory's full bandwidth."""
-        return self.hbm_bytes * self.chip.clock_mhz / (1000 * self.chip.timing.hbm_gbps)
+        return self.hbm_bytes / self.chip.hbm_bytes_per_cycle
 
     @property
     def matrix_bound(self) -> float:
@@ -63,9 +99,19 @@ class TimingReport:
         return self.row_macs / (self.chip.mx_k * self.chip.mx_n * self.chip.cores)
 
     @property
+    def roofline_bound(self) -> float:
+        """The least cycles of the same work."""
+        return max(self.hbm_bound, self.matrix_bound)
+
+    @property
     def roofline_ratio(self) -> float:
-        """The roofline bound of the same work over the time it takes: at most 1."""
-        return max(self.hbm_bound, self.matrix_bound) / self.cycles if self.cycles else 1.0
+        """The roofline bound over the time: at most 1."""
+        return self.roofline_bound / self.cycles if self.cycles else 1.0
+
+    def op_bound(self, op: dict) -> float:
+        """The roofline bound of an entry of `ops`, in cycles."""
+        arrays = self.chip.mx_k * self.chip.mx_n * self.chip.cores
+        return max(op["hbm_bytes"] / self.chip.hbm_bytes_per_cycle, op["row_macs"] / arrays)
 
     @cached_property
     def utilisation(self) -> dict[str, float]:
@@ -113,14 +159,15 @@ class TimingReport:
         return sum(cycles) / max(self.cycles * len(self.cores), 1)
 
 
-def time_image(chip: Chip, image: bytes, args: list) -> TimingReport:
-    """Times one launch of a program image; `args` as `Stream.launch` takes them.
+def time_image(chip: Chip, image: bytes, args: list, scope: Scope | None = None) -> TimingReport:
+    """Times one launch of a program image; `args` as `Stream.launch` takes them; records what is in scope.
 
     Raises ChipError when the chip has no costs, NpuError as a load and a launch do.
     """
     if chip.timing is None:
         raise ChipError(f"the chip {chip.name} has no table `timing`: add one to its file (docs/timing.md)")
-    return TimingReport(chip, **time_launch(chip, image, args)[0])
+    report, recording = time_launch(chip, image, args, scope and scope.to_tuple())
+    return TimingReport(chip, **report, recording=recording and Recording(**recording))
 
 
 class TimedModel:
@@ -147,28 +194,39 @@ class TimedModel:
         return self.program.signature.kv is not None
 
     def launch(
-        self, inputs: Mapping[str, torch.Tensor | np.ndarray], kv: PagePool | None = None
+        self,
+        inputs: Mapping[str, torch.Tensor | np.ndarray],
+        kv: PagePool | None = None,
+        scope: Scope | None = None,
     ) -> TimingReport:
         """Times one launch. Of the inputs only integers that steer the program matter."""
         args, _ = self.program.bind(inputs, kv)
         self.program.stream.synchronize()
-        return time_image(self.chip, self.image, args)
+        return time_image(self.chip, self.image, args, scope)
 
-    def batch(self, tokens: int, sequences: int, context: int) -> TimingReport:
+    def batch(self, tokens: int, sequences: int, context: int, scope: Scope | None = None) -> TimingReport:
         """One launch of a language model: `tokens` new tokens, shared out evenly over the sequences, each
         of which is `context` tokens long afterwards."""
         shares = [tokens // sequences + (i < tokens % sequences) for i in range(sequences)]
-        if not 0 < shares[-1] <= shares[0] <= context:
-            raise ProgramError(
-                f"{tokens} tokens of {sequences} sequences with a context of {context} tokens: each sequence "
-                "needs at least one new token and a context that holds its new tokens"
-            )
-        pages = -(-context // PAGE_SIZE)
-        pool = PagePool(self.program.device, self.program.signature.kv, PAGE_SIZE, pages * sequences)
-        chunks = [Chunk(CachedSequence(pool.alloc(pages), context - share), [0] * share) for share in shares]
-        return self.launch(LanguageModel(self.program, pool).inputs(chunks), pool)
+        return self.step([(share, context) for share in shares], scope)
 
-    def zeros(self, symbols: Mapping[str, int]) -> TimingReport:
+    def step(self, pieces: Sequence[tuple[int, int]], scope: Scope | None = None) -> TimingReport:
+        """One launch of a language model: of each sequence its new tokens, and its length afterwards."""
+        if any(not 0 < new <= length for new, length in pieces):
+            tokens, lengths = (", ".join(map(str, dict.fromkeys(part))) for part in zip(*pieces, strict=True))
+            raise ProgramError(
+                f"{tokens} new tokens and a context of {lengths}: each sequence needs at least one new token "
+                "and a context that holds its new tokens"
+            )
+        pages = [-(-length // PAGE_SIZE) for _, length in pieces]
+        pool = PagePool(self.program.device, self.program.signature.kv, PAGE_SIZE, sum(pages))
+        chunks = [
+            Chunk(CachedSequence(pool.alloc(count), length - new), [0] * new)
+            for (new, length), count in zip(pieces, pages, strict=True)
+        ]
+        return self.launch(LanguageModel(self.program, pool).inputs(chunks), pool, scope)
+
+    def zeros(self, symbols: Mapping[str, int], scope: Scope | None = None) -> TimingReport:
         """One launch of any other model, on inputs of zeros. Symbols that are not given have their
         least value."""
         ranges = self.program.signature.symbols
@@ -180,5 +238,6 @@ class TimedModel:
             {
                 name: torch.zeros([e.evaluate(values) for e in arg.shape], dtype=DTYPES[arg.dtype])
                 for name, arg in self.program.signature.tensors("input").items()
-            }
+            },
+            scope=scope,
         )

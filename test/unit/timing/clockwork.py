@@ -216,7 +216,7 @@ class Core:
         return max(moving, job.least)
 
     def slowed(self, job: Job, now: int) -> int:
-        """The least cycles of a job that starts: while others hold its banks it may get less of their ports."""
+        """The least cycles of a job that starts; others that hold its banks leave it less of their ports."""
         alone = math.ceil(self.alone(job) - 1e-6)
         port, done, cycles = max(self.costs.spm_bank_bytes_per_cycle, job.bank_rate), 0.0, 0
         while done < alone - 1e-4:

@@ -245,7 +245,7 @@ def test_an_instruction_has_a_bank_for_itself():
 
 
 def test_a_transfer_that_finds_its_bank_busy():
-    # The fill's 6400 bytes in 110 cycles take 58.2 of 64 bytes a cycle, the load asks for 63. In the 109 cycles
+    # The fill takes 6400 bytes in 110 cycles, 58.2 a cycle of 64; the load asks for 63. In the 109 cycles
     # until the fill ends the load does 109 · 64 / 121.2 = 57.6 of its 65 cycles; 7.4 remain.
     report = run(fill(1600), load(4096), on=chip(**BANKS))
     assert report.cores[0]["load"]["busy"] == 117
