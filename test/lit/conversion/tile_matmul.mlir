@@ -1,6 +1,7 @@
 // RUN: split-file %s %t
 // RUN: npu-opt %t/packed.mlir --convert-npu-to-tile --cse | FileCheck %t/packed.mlir
 // RUN: npu-opt %t/gate.mlir --convert-npu-to-tile --cse | FileCheck %t/gate.mlir
+// RUN: npu-opt %t/strided.mlir --convert-npu-to-tile --cse | FileCheck %t/strided.mlir
 // RUN: npu-opt %t/batched.mlir --convert-npu-to-tile --cse | FileCheck %t/batched.mlir
 
 // Weights stream by in the order they are stored; the epilogue works on the accumulator and
@@ -50,6 +51,26 @@ module attributes {npu.symbols = {T = [1, 8]}} {
   func.func @main(%x: tensor<?x64xf32, ["T", "64"]> {npu.input = "x"}, %w: tensor<256x64xf32> {npu.param = "w"}) -> tensor<?x128xf32, ["T", "128"]> {
     %0 = "npu.matmul"(%x, %w) {epilogue = ["gate_silu"], operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0>, transpose_w = true} : (tensor<?x64xf32, ["T", "64"]>, tensor<256x64xf32>) -> tensor<?x128xf32, ["T", "128"]>
     return %0 : tensor<?x128xf32, ["T", "128"]>
+  }
+}
+
+// One row, a weight given at launch: the two cores share its 32 column tiles; a DMA brings 128 rows
+// of N by 256 of K, two stationary tiles.
+
+//--- strided.mlir
+// CHECK: "npu_tile.core"
+// CHECK: "npu_tile.dma_load"
+// CHECK: scf.for %{{.*}} = %{{.*}} to %{{.*}} step %c1_i64
+// CHECK: scf.for %{{.*}} = %c0_i64{{.*}} to %c4096_i64 step %c256_i64
+// CHECK: %[[W:.*]] = "npu_tile.alloc"() : () -> memref<128x256xbf16, "spm">
+// CHECK: "npu_tile.dma_load"(%[[W]],
+// CHECK: scf.for %{{.*}} = %c0_i64{{.*}} to %{{.*}} step %c128_i64
+// CHECK: "npu_tile.mx_load"(%[[W]], {{.*}} layout = "nk"
+// CHECK: kernel = "matmul_strided"
+module {
+  func.func @main(%x: tensor<1x4096xbf16> {npu.input = "x"}, %w: tensor<4096x4096xbf16> {npu.input = "w"}) -> tensor<1x4096xbf16> {
+    %0 = "npu.matmul"(%x, %w) {epilogue = [], operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0>, transpose_w = true} : (tensor<1x4096xbf16>, tensor<4096x4096xbf16>) -> tensor<1x4096xbf16>
+    return %0 : tensor<1x4096xbf16>
   }
 }
 
