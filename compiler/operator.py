@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from opennpu.compiler.frontend.archive import Archive
+from opennpu.compiler.frontend.sources import SOURCES, Source
 from opennpu.compiler.pipeline import Compilation
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Ranges, Sym
@@ -56,8 +57,14 @@ def compile_operator(
     outputs' dtypes and layouts where they exist already. Extents other than 0 and 1 are symbols as
     far as the lowering allows; the signature tells their ranges. Raises CompileError.
     """
-    call = _Call(_operator(target), args, kwargs, out)
-    return _apart(lambda: _compile(call, Chip.load(chip)))
+    call = _Call(target, args, kwargs, out)
+    try:
+        return _apart(lambda: _compile(call, Chip.load(chip)))
+    except CompileError:
+        raise
+    except Exception as error:  # an operator of eager mode must reach the host then, not end the program
+        what = f"operator {target}: the compiler failed: {type(error).__name__}: {error}"
+        raise CompileError(Problem(what, remedy=REMEDY)) from error
 
 
 def _compile(call: "_Call", chip: Chip) -> bytes:
@@ -118,8 +125,9 @@ def _step(size: int) -> tuple[int, int]:
 class _Call:
     """An operator and its arguments, as a module to export."""
 
-    def __init__(self, target, args: Sequence[Any], kwargs: Mapping[str, Any], out):
+    def __init__(self, target: str, args: Sequence[Any], kwargs: Mapping[str, Any], out):
         self.target, self.out = target, out
+        self._source = _source(target)
         leaves, self._tree = pytree.tree_flatten(
             (list(args), dict(kwargs)), is_leaf=lambda x: isinstance(x, TensorSpec)
         )
@@ -133,7 +141,7 @@ class _Call:
         given = iter(tensors)
         leaves = [next(given) if isinstance(x, TensorSpec) else x for x in self._leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self._tree)
-        results = pytree.tree_leaves(self.target(*args, **kwargs))
+        results = pytree.tree_leaves(self._source.function(*args, **kwargs))
         if self.out is None:
             return results
         return [r.to(spec.dtype) for r, spec in zip(results, self.out, strict=True)]
@@ -192,6 +200,7 @@ class _Call:
                 for name, spec in {**inputs, **outputs}.items()
                 if spec.strides is not None
             },
+            "pages": list(self._source.pages),
         }
 
 
@@ -212,11 +221,13 @@ class _Module(torch.nn.Module):
         self.forward.__signature__ = inspect.Signature(names)
 
 
-def _operator(target: str):
-    """`aten.add.Tensor`, `aten.neg`, `opennpu.rms_norm.default`."""
+def _source(target: str) -> Source:
+    """What the program of `aten.add.Tensor`, `aten.neg`, `opennpu.rms_norm.default` is traced from."""
     namespace, name, overload = [*target.split("."), "default"][:3]
+    if (source := SOURCES.get(f"{namespace}.{name}")) is not None:
+        return source
     try:
-        return getattr(getattr(getattr(torch.ops, namespace), name), overload)
+        return Source(getattr(getattr(getattr(torch.ops, namespace), name), overload))
     except AttributeError:
         raise CompileError(Problem(f"there is no operator {target}", remedy=REMEDY)) from None
 

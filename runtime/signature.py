@@ -70,6 +70,7 @@ class KvSpec:
     head_dim: int
     v_head_dim: int
     dtype: str
+    tensors: tuple[str, ...] = ()  # the inputs whose memory the pages are: keys, values; else a page pool's
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,10 @@ def _kv(data: dict | None) -> KvSpec | None:
         return None
     entry = _Reader(data, "signature.kv")
     counts = {key: entry.count(key, 1) for key in ("layers", "kv_heads", "head_dim", "v_head_dim")}
-    return KvSpec(**counts, dtype=entry.dtype("dtype"))
+    tensors = tuple(entry.get("tensors", list, []))
+    if len(tensors) not in (0, 2) or not all(isinstance(name, str) for name in tensors):
+        entry.fail("tensors", "are two names, of keys and of values")
+    return KvSpec(**counts, dtype=entry.dtype("dtype"), tensors=tensors)
 
 
 def _weight(entry: _Reader, segment: int) -> dict:

@@ -48,7 +48,7 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
     outside. Results are `{npu.output = name}`. Each op's location is its module path over
     its line of source. The module attribute `npu.symbols` gives the range of every
     symbol. Tensors that share memory are one argument, under the first name. An input or output
-    that the archive gives strides also has `npu.strides`.
+    that the archive gives strides also has `npu.strides`, one that it names among its pages `npu.kv`.
 
     Changes archive.program. Raises CompileError.
     """
@@ -67,7 +67,9 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
         strides = archive.metadata.get("strides", {})
         symbols = _Symbols(program, archive.metadata.get("dims", {}), strides)
         ranges = {name: tuple(bounds) for name, bounds in archive.metadata.get("ranges", {}).items()}
-        describe_function(function, symbols.inputs, list(hooks.arguments), _output_names(archive), strides)
+        pages = archive.metadata.get("pages", [])
+        outputs = _output_names(archive)
+        describe_function(function, symbols.inputs, list(hooks.arguments), outputs, strides, pages)
         set_symbol_ranges(importer.module, symbols.ranges | ranges)
     return importer.module
 
@@ -245,8 +247,12 @@ def describe_function(
     params: list[str],
     outputs: list[str],
     strides: Mapping[str, list[str]],
+    pages: list[str],
 ) -> None:
-    """Give @main its full type, and every argument and result its name, and its strides if it has any."""
+    """Give @main its full type, and every argument and result its name, and its strides if it has any.
+
+    The two inputs in `pages` are told to be the KV pages of the launch.
+    """
     arguments = function.body.blocks[0].arguments
     results = ir.FunctionType(function.type).results
     function.attributes["function_type"] = ir.TypeAttr.get(
@@ -260,8 +266,10 @@ def describe_function(
     def layout(name: str) -> dict[str, ir.ArrayAttr]:
         return {"npu.strides": texts(strides[name])} if name in strides else {}
 
+    kinds = {name: {"npu.kv": text(kind)} for name, kind in zip(pages, "kv", strict=False)}
     described = [
-        {"npu.input": text(name), "npu.dims": texts(dims), **layout(name)} for name, dims in inputs.items()
+        {"npu.input": text(name), "npu.dims": texts(dims), **layout(name), **kinds.get(name, {})}
+        for name, dims in inputs.items()
     ]
     described += [{"npu.param": text(name)} for name in params]
     function.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(d) for d in described])

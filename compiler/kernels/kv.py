@@ -17,6 +17,10 @@ LARGEST_PAGE = 128
 KV_OPS = frozenset({"npu.kv_write", "npu.rope_kv_write", "npu.paged_attention"})
 
 
+PAGES = "npu.kv"
+"""The attribute of an argument of @main whose memory is the launch's pages: "k" or "v"."""
+
+
 def describe(main: ir.OpView) -> dict | None:
     """The entry `kv` of the signature; None for a program without KV cache."""
     found: list[dict] = []
@@ -45,7 +49,23 @@ def describe(main: ir.OpView) -> dict | None:
                 "a program has one layout of KV pages; such a model cannot be compiled yet",
             )
         )
-    return {**found[0], "layers": max(kv["layers"] for kv in found)} if found else None
+    if not found:
+        return None
+    pages = page_tensors(main)
+    return {
+        **found[0],
+        "layers": max(kv["layers"] for kv in found),
+        **({"tensors": pages} if pages else {}),
+    }
+
+
+def page_tensors(main: ir.OpView) -> list[str]:
+    """The names of the arguments that hold K and V, where they are arguments."""
+    if "arg_attrs" not in main.operation.attributes:
+        return []
+    described = map(ir.DictAttr, main.operation.attributes["arg_attrs"])
+    kinds = {d[PAGES].value: d["npu.input"].value for d in described if PAGES in d}
+    return [kinds["k"], kinds["v"]] if kinds else []
 
 
 def layer_base(ctx: KernelContext, b: TileBuilder, op: ir.OpView) -> Index:

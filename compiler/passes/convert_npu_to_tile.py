@@ -18,14 +18,15 @@ from opennpu.compiler.kernels import (
     rope,
     topk_softmax,
     vector,
+    views,
 )
 from opennpu.compiler.kernels.context import Emitter, KernelContext
 from opennpu.compiler.kernels.values import ArgBase, View, view_type
-from opennpu.compiler.kernels.views import row_major
 from opennpu.compiler.passes.registry import register_pass
+from opennpu.compiler.rewriting import attr, definition, users
 from opennpu.dialects import npu_tile
 from opennpu.dialects.diagnostics import CompileError
-from opennpu.dialects.symbols import dim, symbol_ranges
+from opennpu.dialects.symbols import Ranges, Sym, dim, symbol_ranges
 from opennpu.runtime.chip import Chip
 from torch_mlir import ir
 from torch_mlir.dialects import func
@@ -54,7 +55,7 @@ def run(module: ir.Module, chip: str | Chip = "npu1-lite") -> None:
         with ir.InsertionPoint(module.body), source.location:
             target = func.FuncOp("tile_main", ([], []))
         with ir.InsertionPoint(target.add_entry_block()), source.location:
-            ctx = KernelContext(Chip.load(chip), symbol_ranges(module), EMITTERS)
+            ctx = KernelContext(Chip.load(chip), _ranges(module, source), EMITTERS)
             outputs = _declare_arguments(ctx, source)
             ctx.lower(source.entry_block)
             _store_outputs(ctx, source, outputs)
@@ -71,13 +72,26 @@ def _main(module: ir.Module) -> func.FuncOp:
     raise CompileError("the module has no function @main")
 
 
+def _ranges(module: ir.Module, main: func.FuncOp) -> Ranges:
+    """Those of the symbols, but of those that only pages measure."""
+    measured: dict[bool, set[str]] = {True: set(), False: set()}
+    for i, argument in enumerate(main.arguments):
+        attributes = _attributes(main, "arg_attrs", i)
+        extents = list(view_type(argument)[0])
+        if "npu.strides" in attributes:
+            extents += [stride.value for stride in attributes["npu.strides"]]
+        measured[kv.PAGES in attributes] |= {name for extent in extents for name in Sym.of(extent).names}
+    hidden = measured[True] - measured[False]
+    return {name: bounds for name, bounds in symbol_ranges(module).items() if name not in hidden}
+
+
 def _declare_arguments(ctx: KernelContext, main: func.FuncOp) -> list[View]:
     """Lays out the launch arguments; returns where the outputs go."""
     for i, argument in enumerate(main.arguments):
         attributes = _attributes(main, "arg_attrs", i)
         if "npu.param" in attributes:
             ctx.define_param(argument, [attributes["npu.param"].value])
-        else:
+        elif kv.PAGES not in attributes:
             name = attributes["npu.input"].value if "npu.input" in attributes else f"input{i}"
             ctx.define(argument, _buffer(ctx, "input", name, argument, attributes))
     outputs: list[View] = []
@@ -85,7 +99,7 @@ def _declare_arguments(ctx: KernelContext, main: func.FuncOp) -> list[View]:
         attributes = _attributes(main, "res_attrs", i)
         name = attributes["npu.output"].value if "npu.output" in attributes else f"output{i}"
         outputs.append(_buffer(ctx, "output", name, value, attributes))
-        ctx.aim(value, outputs[-1])
+        _aim(ctx, value, outputs[-1])
     for symbol in ctx.ranges:
         ctx.arguments.symbol(symbol)
     ctx.arguments.memory("weights")
@@ -107,7 +121,22 @@ def _buffer(
         if len(strides) != len(shape):
             raise CompileError(f"{kind} {name}: {len(strides)} strides for {len(shape)} dimensions")
     base = ArgBase(ctx.arguments.tensor(kind, name, dtype, shape, strides))
-    return View(shape, strides or row_major(shape), base=base, dtype=dtype)
+    return View(shape, strides or views.row_major(shape), base=base, dtype=dtype)
+
+
+def _aim(ctx: KernelContext, value: ir.Value, target: View) -> None:
+    """Makes the kernel of a result write to `target`, also where it writes the result seen otherwise."""
+    ctx.aim(value, target)
+    look = definition(value, "npu.reshape", "npu.transpose")
+    if look is None or len(users(look.operands[0])) > 1:
+        return
+    if look.name == "npu.reshape":
+        through = views.reshape(target, view_type(look.operands[0])[0])
+    else:
+        perm = attr(look, "perm")
+        through = views.transpose(target, [perm.index(d) for d in range(len(perm))])
+    if through is not None:
+        _aim(ctx, look.operands[0], through)
 
 
 def _attributes(main: func.FuncOp, which: str, i: int) -> ir.DictAttr | dict:
@@ -123,8 +152,16 @@ def _store_outputs(ctx: KernelContext, main: func.FuncOp, outputs: list[View]) -
     """Copies the results that their kernels have not written to their outputs already."""
     end = list(main.entry_block.operations)[-1]
     for value, output in zip(_returned(main), outputs, strict=True):
-        if ctx.view(value) != output:
+        if not _is(ctx.view(value), output):
             movement.copy(ctx, end, output, ctx.view(value))
+
+
+def _is(view: View, output: View) -> bool:
+    """The same elements; the stride of a dimension of one element does not matter."""
+    strides = zip(view.shape, view.strides, output.strides, strict=True)
+    return (view.base, view.offset) == (output.base, output.offset) and all(
+        a == b for extent, a, b in strides if extent != 1
+    )
 
 
 def _signature(ctx: KernelContext, main: func.FuncOp) -> str:

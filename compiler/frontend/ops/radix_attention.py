@@ -1,11 +1,8 @@
 """RadixAttention: paged keys and values, a prefix already in its pages, new tokens written.
 
 The contract of SGLang's attention layers (Zheng et al. 2024). The caches are views of the page
-pool; on the device both lie in one storage (docs/torch_device.md). A chip program knows pages
-as something that its launch brings: `PROGRAMS` says the operators by `paged_attention`.
+pool; on the device both lie in one storage (docs/torch_device.md).
 """
-
-from collections.abc import Callable
 
 import torch
 from opennpu.compiler.frontend.ops.attention import (
@@ -19,7 +16,6 @@ from opennpu.compiler.frontend.ops.attention import (
 from opennpu.compiler.frontend.ops.library import INTEGERS, check_dtype, check_rank, check_shape, operator
 from torch import Tensor
 
-CACHES = ("k_cache", "v_cache")
 SHARED = (
     "Tensor q, Tensor k, Tensor v, Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor slot_mapping,"
     " Tensor block_table, Tensor seq_lens"
@@ -30,7 +26,7 @@ OPTIONS = "float? softmax_scale=None, int window_left=-1, float softcap=0.0"
 # ---- prefill
 
 
-def _extend_shapes(
+def extend_shapes(
     q, k, v, k_cache, v_cache, slot_mapping, block_table, seq_lens, cu_seqlens_q,
     *, softmax_scale=None, window_left=-1, softcap=0.0,
 ):  # fmt: skip
@@ -42,7 +38,7 @@ def _extend_shapes(
     )
 
 
-@operator(f"radix_attention_extend({SHARED}, Tensor cu_seqlens_q, *, {OPTIONS}) -> Tensor", _extend_shapes)
+@operator(f"radix_attention_extend({SHARED}, Tensor cu_seqlens_q, *, {OPTIONS}) -> Tensor", extend_shapes)
 def radix_attention_extend(
     q: Tensor,
     k: Tensor,
@@ -81,7 +77,7 @@ def radix_attention_extend(
 # ---- decode
 
 
-def _decode_shapes(
+def decode_shapes(
     q, k, v, k_cache, v_cache, slot_mapping, block_table, seq_lens,
     *, softmax_scale=None, window_left=-1, softcap=0.0,
 ):  # fmt: skip
@@ -92,7 +88,7 @@ def _decode_shapes(
     )
 
 
-@operator(f"radix_attention_decode({SHARED}, *, {OPTIONS}) -> Tensor", _decode_shapes)
+@operator(f"radix_attention_decode({SHARED}, *, {OPTIONS}) -> Tensor", decode_shapes)
 def radix_attention_decode(
     q: Tensor,
     k: Tensor,
@@ -122,40 +118,6 @@ def radix_attention_decode(
         window_left=window_left,
         softcap=softcap,
     )
-
-
-# ---- as chip programs
-
-
-def _extend_program(
-    q, k, v, k_cache, v_cache, slot_mapping, block_table, seq_lens, cu_seqlens_q,
-    *, softmax_scale=None, window_left=-1, softcap=0.0,
-):  # fmt: skip
-    sizes = {"heads": q.shape[1], "kv_heads": k.shape[1], "head_dim": q.shape[2], "v_head_dim": v.shape[2]}
-    o = torch.ops.opennpu.paged_attention(
-        *(x.flatten(1) for x in (q, k, v)),
-        slot_mapping,
-        block_table,
-        seq_lens,
-        cu_seqlens_q,
-        layer=0,
-        **sizes,
-        scale=softmax_scale_of(softmax_scale, q),
-        logit_cap=softcap,
-        window=window_left + 1,
-    )
-    return o.unflatten(1, (sizes["heads"], -1))
-
-
-def _decode_program(q, *args, **options):
-    return _extend_program(q, *args, torch.arange(q.shape[0] + 1, device=q.device), **options)
-
-
-PROGRAMS: dict[str, Callable] = {
-    "opennpu.radix_attention_extend": _extend_program,
-    "opennpu.radix_attention_decode": _decode_program,
-}
-"""Operator → what a program of it is traced from; `CACHES` among its arguments become the launch's pages."""
 
 
 # ---- checks
