@@ -56,7 +56,8 @@ def pieces(
     for entry in entries:
         at = entry["offset"]
         for chunk in _LAYOUTS[entry["layout"]](entry, tensors, chip):
-            yield at, chunk
+            if len(chunk):
+                yield at, chunk
             at += len(chunk)
         assert at - entry["offset"] == entry["bytes"], f"{entry} packs into {at - entry['offset']} bytes"
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from opennpu.compiler.conversions.table import Unsupported, converts, static
+from opennpu.compiler.conversions.table import Unsupported, converts, rank, static
 from opennpu.dialects import npu
 from opennpu.dialects.symbols import Dim, dim, num_elements
 
@@ -13,11 +13,13 @@ def scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale, enabl
     """q[…,H,L,E], k[…,Hkv,S,E], v[…,Hkv,S,Ev]; Hkv is H, or with enable_gqa a divisor of it."""
     if dropout:
         raise Unsupported("dropout")
+    keys = _keys(k, v, mask)
+    k, v = _cut(k, -2, keys), _cut(v, -2, keys)
     outer, heads = _batch(q, k, v, enable_gqa)
-    (length, width), (keys, v_width) = npu.dims(q)[-2:], npu.dims(v)[-2:]
+    (length, width), (_, v_width) = npu.dims(q)[-2:], npu.dims(v)[-2:]
     q, k, v = (_four(x, outer, h, npu.dims(x)[-2:]) for x, h in zip((q, k, v), heads, strict=True))
     if mask is not None:
-        mask = _four(mask, outer, heads[0], (length, keys))
+        mask = _four(_cut(mask, -1, keys), outer, heads[0], (length, keys))
     o = npu.dense_attention(q, k, v, mask, scale=_scale(scale, width), causal=is_causal)
     return npu.reshape(o, [*outer, *heads[0], length, v_width])
 
@@ -25,12 +27,12 @@ def scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale, enabl
 @converts("aten._scaled_dot_product_fused_attention_overrideable")
 def fused_attention(q, k, v, mask, dropout, is_causal, _return_debug_mask, scale):
     """What autograd makes of it; the results for its backward pass are not computed."""
-    return [scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale, False), *[None] * 8]
+    return [scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale, True), *[None] * 8]
 
 
 @converts("aten._scaled_dot_product_flash_attention_for_cpu")
 def flash_attention_for_cpu(q, k, v, dropout, is_causal, mask, scale):
-    return [scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale, False), None]
+    return [scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale, True), None]
 
 
 @converts("opennpu.flash_attention")
@@ -103,6 +105,18 @@ def _four(x, outer: Sequence[Dim], heads: Sequence[Dim], last: Sequence[Dim]):
     """x, broadcast, as [batch, heads, …, …]."""
     x = npu.broadcast_to(x, [*outer, *heads, *last])
     return npu.reshape(x, [dim(num_elements(outer)), *(heads or (1,)), *last])
+
+
+def _keys(k, v, mask) -> Dim:
+    """The number of keys, of which PyTorch may have several expressions: it traces without comparing them."""
+    told = [npu.dims(k)[-2], npu.dims(v)[-2], *([npu.dims(mask)[-1]] if mask is not None else [])]
+    told = [n for n in told if n != 1] or [1]
+    return next((n for n in told if isinstance(n, int)), told[0])
+
+
+def _cut(x, axis: int, keys: Dim):
+    """x whose extent along the axis, unless it is 1, is told as `keys`."""
+    return x if npu.dims(x)[axis] in (1, keys) else npu.slice_(x, rank(x) + axis, 0, keys)
 
 
 def _scale(scale, width) -> float:

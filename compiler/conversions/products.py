@@ -57,6 +57,13 @@ def addmm(bias, a, b, beta, alpha):
 # ---- convolution of patches
 
 
+@converts("aten.convolution")
+def convolution(x, w, bias, stride, padding, dilation, transposed, _output_padding, groups):
+    if transposed or rank(x) != 4:
+        raise Unsupported("a convolution other than of images")
+    return conv2d(x, w, bias, stride, padding, dilation, groups)
+
+
 @converts("aten.conv2d")
 def conv2d(x, w, bias, stride, padding, dilation, groups):
     """Where the patches do not overlap, cut them out as rows and multiply."""

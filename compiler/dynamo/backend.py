@@ -16,9 +16,10 @@ from opennpu.compiler.frontend.importer import CHECKS, IDENTITIES
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.runtime.torch_device.settings import settings
 from torch._dynamo.backends.common import aot_autograd
+from torch._functorch._aot_autograd.descriptors import PlainAOTInput
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 DEVICE = "opennpu"
 
@@ -54,38 +55,44 @@ def opennpu_backend(
     the chip does not compute; ValueError for unknown options.
     """
     chosen = Options.of(options)
-    compilers = {kind: partial(_compile, chosen, kind) for kind in ("inference", "forward", "backward")}
+    parameters = {i for i, value in enumerate(inputs) if isinstance(value, torch.nn.Parameter)}
     return aot_autograd(
-        inference_compiler=compilers["inference"],
-        fw_compiler=compilers["forward"],
-        bw_compiler=compilers["backward"],
+        inference_compiler=partial(_compile, chosen, "inference", parameters),
+        fw_compiler=partial(_compile, chosen, "forward", set()),
+        bw_compiler=partial(_compile, chosen, "backward", set()),
         decompositions=decompositions(CHECKS | IDENTITIES),
     )(module, inputs)
 
 
-def _compile(options: Options, kind: str, module: GraphModule, inputs: Sequence[Any]) -> Callable:
-    """A graph of AOTAutograd as a function of a list, which it empties, of the graph's inputs."""
-    placeholders = module.graph.find_nodes(op="placeholder")
-    params = _parameters(placeholders) if kind == "inference" else []
+def _compile(
+    options: Options, kind: str, parameters: set[int], module: GraphModule, inputs: Sequence[Any]
+) -> Callable:
+    """A graph of AOTAutograd as a function of a list, which it empties, of the graph's inputs.
+
+    `parameters` are the inputs of Dynamo's graph that are to be packed. Training changes them after
+    every call, so there they are inputs like any other.
+    """
     device = _device(module)
     if device is None:
-        _check_model_moved(params)
+        _check_model_moved(parameters, inputs)
         return make_boxed_func(module.forward)
-    graph = Graph(kind, module, {n.name for n in params}, device, settings().load_chip(), options.dump_dir)
+    packed = _unchanged(module, parameters)
+    graph = Graph(kind, module, packed, device, settings().load_chip(), options.dump_dir)
     compiled, report = graph.compile()
     reports.add(report)
     _tell(report, options.strict)
     return make_boxed_func(compiled.forward)
 
 
-def _parameters(placeholders: Sequence[Node]) -> list[Node]:
-    """Those that are parameters of modules, which no call changes.
-
-    Training changes them after every call, so there they are inputs like any other.
-    """
+def _unchanged(module: GraphModule, parameters: set[int]) -> set[str]:
+    """The placeholders of these inputs of Dynamo's graph but for those that a call changes."""
+    if not parameters:
+        return set()
     metadata = TracingContext.get().fw_metadata
-    held = [i for i in metadata.static_input_indices if not metadata.input_info[i].mutates_data]
-    return [placeholders[i] for i in held if isinstance(placeholders[i].meta["val"], torch.nn.Parameter)]
+    mutated = {i for i, info in enumerate(metadata.input_info) if info.mutates_data}
+    held = parameters & set(metadata.static_input_indices) - mutated
+    origins = {node.name: node.meta.get("desc") for node in module.graph.find_nodes(op="placeholder")}
+    return {name for name, o in origins.items() if isinstance(o, PlainAOTInput) and o.idx in held}
 
 
 def _device(module: GraphModule) -> torch.device | None:
@@ -95,10 +102,10 @@ def _device(module: GraphModule) -> torch.device | None:
     return next((device for device in devices if device.type == DEVICE), None)
 
 
-def _check_model_moved(params: Sequence[Node]) -> None:
+def _check_model_moved(parameters: set[int], inputs: Sequence[Any]) -> None:
     """CompileError for a graph with parameters and nothing on the chip."""
-    if params:
-        what = f"torch.compile(backend={DEVICE!r}): the model is on {params[0].meta['val'].device}"
+    if parameters:
+        what = f"torch.compile(backend={DEVICE!r}): the model is on {inputs[min(parameters)].device}"
         raise CompileError(Problem(what, remedy=f'Move it and its inputs to the chip: model.to("{DEVICE}").'))
 
 

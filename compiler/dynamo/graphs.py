@@ -3,6 +3,7 @@
 from collections.abc import Container
 from dataclasses import dataclass
 from itertools import count
+from operator import getitem
 from pathlib import Path
 
 import torch
@@ -62,11 +63,13 @@ class Graph:
                 self._refused.update(dict.fromkeys(blamed(part, problem), problem.what))
 
     def _why_not(self, node: Node) -> str | None:
+        if node.target is getitem:
+            return self._why_not(node.args[0])
         return self._refused.get(node) or why_not(node, self.device.type)
 
     def _is_work(self, node: Node) -> bool:
         """False for what costs nothing outside of a program."""
-        if node.op != "call_function" or is_extent(node):
+        if node.op != "call_function" or node.target is getitem or is_extent(node):
             return False
         return node.target not in VIEWS or self._why_not(node) is not None
 

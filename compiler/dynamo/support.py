@@ -48,8 +48,6 @@ def why_not(node: Node, device: str) -> str | None:
     """Why a node cannot be part of a program for this type of device; None where it can."""
     if node.op != "call_function":
         return "it is no operator"
-    if node.target is operator.getitem:
-        return why_not(node.args[0], device)
     if not isinstance(node.target, OpOverload):
         return "it is no operator of PyTorch's table"
     if name_of(node) not in CONVERSIONS and node.target not in CHECKS | IDENTITIES:

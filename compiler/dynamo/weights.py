@@ -15,12 +15,15 @@ from opennpu.runtime.signature import Signature
 
 
 class Segment:
-    """The packed weights of a program, one `torch.uint8` tensor on the device of the parameters."""
+    """The packed weights of a program, one `torch.uint8` tensor on the device of the parameters.
 
-    def __init__(self, signature: Signature, names: Sequence[str], params: Sequence[torch.Tensor]):
-        check_weights(signature.weights, dict(zip(names, params, strict=True)))
-        self._signature, self._names = signature, names
-        self._ids: list[int] | None = [id(p) for p in params]
+    The program knows params as param0, param1, …
+    """
+
+    def __init__(self, signature: Signature, params: Sequence[torch.Tensor]):
+        check_weights(signature.weights, _named(params))
+        self._signature = signature
+        self._ids: list[int] | None = list(map(id, params))
         self._params = [weakref.ref(p, self._release) for p in params]
         self._versions: list[tuple[int, int]] = [(0, -1)] * len(params)
         device = params[0].device if params else None
@@ -29,18 +32,17 @@ class Segment:
         )
 
     def belongs_to(self, params: Sequence[torch.Tensor]) -> bool:
-        return [id(p) for p in params] == self._ids
+        return list(map(id, params)) == self._ids
 
     def update(self, params: Sequence[torch.Tensor]) -> None:
         """Packs what has changed since the last time."""
         versions = [(p.data_ptr(), p._version) for p in params]
         if versions == self._versions:
             return
-        changed = {
-            name for name, old, new in zip(self._names, self._versions, versions, strict=True) if old != new
-        }
+        values = _named(params)
+        states = zip(values, self._versions, versions, strict=True)
+        changed = {name for name, old, new in states if old != new}
         entries = [e for e in self._signature.weights if changed & set(e.get("names", changed))]
-        values = dict(zip(self._names, params, strict=True))
         for offset, piece in pieces(entries, values, self._signature.chip):
             data = torch.frombuffer(bytearray(piece), dtype=torch.uint8)
             self.tensor[offset : offset + len(data)].copy_(data)
@@ -56,15 +58,14 @@ class Segments:
     def __init__(self) -> None:
         self._segments: weakref.WeakValueDictionary[tuple, Segment] = weakref.WeakValueDictionary()
 
-    def find(self, signature: Signature, names: Sequence[str], params: Sequence[torch.Tensor]) -> Segment:
-        """The segment of these parameters, which the program knows by `names`; made where there is none."""
-        numbers = {name: i for i, name in enumerate(names)}
-        layout = [
-            {**entry, "names": [numbers[name] for name in entry.get("names", ())]}
-            for entry in signature.weights
-        ]
-        key = (json.dumps(layout), signature.weight_bytes, *(id(p) for p in params))
+    def find(self, signature: Signature, params: Sequence[torch.Tensor]) -> Segment:
+        """The segment of these parameters; made, and not yet packed, where there is none."""
+        key = (json.dumps(signature.weights), signature.weight_bytes, *map(id, params))
         segment = self._segments.get(key)
         if segment is None or not segment.belongs_to(params):
-            segment = self._segments[key] = Segment(signature, names, params)
+            segment = self._segments[key] = Segment(signature, params)
         return segment
+
+
+def _named(params: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"param{i}": param for i, param in enumerate(params)}

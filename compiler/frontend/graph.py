@@ -13,13 +13,14 @@ from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_importer import FxImporter
 
 
-def import_graph(graph: Graph, params: Container[str], context: ir.Context) -> ir.Module:
+def import_graph(graph: Graph, params: Container[Node], context: ir.Context) -> ir.Module:
     """The graph as `func.func @main` in the raw torch dialect, as `importer.import_program` makes it.
 
-    Placeholders are tensors and integers, whose `meta["val"]` is what PyTorch traced them with. A tensor
-    is `{npu.param = name}` where `params` holds its name, else `{npu.input = name, npu.dims = […]}`;
-    an integer is `{npu.extent = "2*s0"}`. Results are output, output_1, … . Symbols are named s0, s1, …
-    in the order that they appear. Every one must be what some input measures.
+    Placeholders are tensors and integers, whose `meta["val"]` is what PyTorch traced them with. Those in
+    `params` are named param0, param1, … `{npu.param = name}`, the other tensors arg0, arg1, …
+    `{npu.input = name, npu.dims = […]}`; an integer is `{npu.extent = "2*s0"}`. Results are output,
+    output_1, … . Symbols are named s0, s1, … in the order that they appear; each must be what some
+    input measures.
 
     Changes the graph. Raises CompileError.
     """
@@ -29,13 +30,19 @@ def import_graph(graph: Graph, params: Container[str], context: ir.Context) -> i
     importer._cc = Locations(context)
     placeholders = graph.find_nodes(op="placeholder")
     symbols = _Symbols(placeholders)
-    symbols.check_measured(node for node in placeholders if node.name not in params)
+    inputs = [node for node in placeholders if node not in params and _is_tensor(node)]
+    symbols.check_measured(inputs)
+    described = {
+        **{node: symbols.describe_extent(node) for node in placeholders if not _is_tensor(node)},
+        **{node: {"npu.param": f"param{i}"} for i, node in enumerate(n for n in placeholders if n in params)},
+        **{node: symbols.describe_input(node, f"arg{i}") for i, node in enumerate(inputs)},
+    }
     with context, ir.Location.unknown():
         try:
             function = importer.import_stateless_graph(graph)
         except (NotImplementedError, TypeError, KeyError, AssertionError) as error:
             raise CompileError(f"the graph cannot be imported: {error}") from error
-        _describe(function, [symbols.describe(node, node.name in params) for node in placeholders])
+        _describe(function, [described[node] for node in placeholders])
         set_symbol_ranges(importer.module, symbols.ranges)
     return importer.module
 
@@ -52,24 +59,25 @@ class _Symbols:
                 self._names[symbol] = sympy.Symbol(f"s{len(self._names)}")
                 self.ranges[str(self._names[symbol])] = bounds(_range(extent, symbol))
 
-    def describe(self, node: Node, is_param: bool) -> dict[str, str | list[str]]:
-        """The attributes of a placeholder."""
-        if not isinstance(node.meta["val"], torch.Tensor):
-            return {"npu.extent": self._texts(node)[0]}
-        return (
-            {"npu.param": node.name} if is_param else {"npu.input": node.name, "npu.dims": self._texts(node)}
-        )
+    def describe_extent(self, node: Node) -> dict[str, str | list[str]]:
+        return {"npu.extent": self._texts(node)[0]}
+
+    def describe_input(self, node: Node, name: str) -> dict[str, str | list[str]]:
+        return {"npu.input": name, "npu.dims": self._texts(node)}
 
     def check_measured(self, inputs: Iterable[Node]) -> None:
         """CompileError unless every symbol is among the extents of a tensor."""
-        tensors = [node for node in inputs if isinstance(node.meta["val"], torch.Tensor)]
-        measured = {name for node in tensors for text in self._texts(node) for name in Sym.of(text).names}
+        measured = {name for node in inputs for text in self._texts(node) for name in Sym.of(text).names}
         if missing := sorted(self.ranges.keys() - measured):
             raise CompileError(Problem(f"{', '.join(missing)} is the extent of no tensor that goes in"))
 
     def _texts(self, node: Node) -> list[str]:
         extents = _extents(node.meta["val"])
         return [extent_text(node.name, extent_of(e).xreplace(self._names)) for e in extents]
+
+
+def _is_tensor(node: Node) -> bool:
+    return isinstance(node.meta["val"], torch.Tensor)
 
 
 def _extents(value: torch.Tensor | torch.SymInt | int) -> list[torch.SymInt | int]:
