@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "allocator.h"
+#include "dispatch.h"
 #include "pinned.h"
 #include "streams.h"
 
@@ -80,7 +81,7 @@ void copy_within(const at::Tensor& dst, const at::Tensor& src) {
       return;
     }
   }
-  copy_by_host(dst, src);
+  copy_by_program(dst, src);
 }
 
 void copy_in(const at::Tensor& dst, const at::Tensor& src) {

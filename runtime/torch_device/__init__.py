@@ -8,7 +8,7 @@ import sys
 
 import torch
 from opennpu.runtime import _torch
-from opennpu.runtime.torch_device import memory, random, streams
+from opennpu.runtime.torch_device import memory, native, random, streams
 from opennpu.runtime.torch_device.adjustments import adjust
 from opennpu.runtime.torch_device.devices import (
     NAME,
@@ -31,6 +31,7 @@ from opennpu.runtime.torch_device.devices import (
     set_device,
     synchronize,
 )
+from opennpu.runtime.torch_device.fallbacks import fallbacks, is_strict, reset_fallbacks, set_strict
 from opennpu.runtime.torch_device.memory import (
     empty_cache,
     empty_host_cache,
@@ -86,6 +87,7 @@ __all__ = [
     "device_of",
     "empty_cache",
     "empty_host_cache",
+    "fallbacks",
     "get_amp_supported_dtype",
     "get_device_name",
     "get_device_properties",
@@ -96,6 +98,7 @@ __all__ = [
     "is_available",
     "is_bf16_supported",
     "is_initialized",
+    "is_strict",
     "manual_seed",
     "manual_seed_all",
     "max_memory_allocated",
@@ -110,6 +113,7 @@ __all__ = [
     "random",
     "reset_accumulated_memory_stats",
     "reset_counters",
+    "reset_fallbacks",
     "reset_max_memory_allocated",
     "reset_peak_memory_stats",
     "seed",
@@ -118,6 +122,7 @@ __all__ = [
     "set_rng_state",
     "set_rng_state_all",
     "set_stream",
+    "set_strict",
     "settings",
     "stream",
     "streams",
@@ -142,3 +147,4 @@ def register() -> None:
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     torch.set_autocast_dtype(NAME, torch.bfloat16)
     adjust()
+    native.register()

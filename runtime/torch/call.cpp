@@ -1,0 +1,107 @@
+#include "call.h"
+
+#include <ATen/native/Resize.h>
+#include <ATen/ops/empty_strided.h>
+#include <c10/util/Exception.h>
+
+namespace opennpu::torch_device {
+
+namespace {
+
+at::Tensor like_meta(const at::Tensor& t) {
+  return at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kMeta));
+}
+
+// Host tensors without dimensions stay: they count as numbers.
+c10::IValue like_meta(const c10::IValue& value) {
+  if (value.isTensor()) {
+    const at::Tensor& t = value.toTensor();
+    return !t.defined() || (t.device().is_cpu() && t.dim() == 0) ? t : like_meta(t);
+  }
+  if (value.isTensorList()) {
+    c10::List<at::Tensor> list;
+    for (const at::Tensor& t : value.toTensorVector()) list.push_back(like_meta(t));
+    return list;
+  }
+  if (value.isOptionalTensorList()) {
+    c10::List<std::optional<at::Tensor>> list;
+    for (const auto& t : value.toOptionalTensorVector()) {
+      list.push_back(t.has_value() && t->defined() ? std::make_optional(like_meta(*t)) : std::nullopt);
+    }
+    return list;
+  }
+  return value.isDevice() ? c10::IValue(c10::Device(at::kMeta)) : value;
+}
+
+struct Silent final : c10::WarningHandler {
+  void process(const c10::Warning&) override {}
+};
+
+}  // namespace
+
+c10::ArrayRef<c10::IValue> Call::inputs() const {
+  return torch::jit::last(*stack, op.schema().arguments().size())
+      .slice(0, target.op.schema().arguments().size());
+}
+
+c10::ArrayRef<c10::IValue> Call::outputs() const {
+  const size_t count = op.schema().arguments().size(), inputs = target.op.schema().arguments().size();
+  const auto arguments = torch::jit::last(*stack, count);
+  return form == Form::in_place ? arguments.slice(0, 1) : arguments.slice(inputs);
+}
+
+void Call::finish(const std::vector<at::Tensor>& results) const {
+  std::vector<at::Tensor> finished = results;
+  const auto given = outputs();
+  for (size_t i = 0; i < given.size(); ++i) {
+    const at::Tensor& out = given[i].toTensor();
+    if (out.is_same(results[i])) continue;
+    if (form == Form::out) at::native::resize_output(out, results[i].sizes());
+    TORCH_CHECK(out.sizes() == results[i].sizes(), "output with shape ", out.sizes(),
+                " doesn't match the broadcast shape ", results[i].sizes());
+    out.copy_(results[i]);
+    finished[i] = out;
+  }
+  torch::jit::drop(*stack, op.schema().arguments().size());
+  for (at::Tensor& tensor : finished) stack->emplace_back(std::move(tensor));
+}
+
+std::optional<Refusal> refuse_dtype(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+    case at::kBFloat16:
+    case at::kLong:
+    case at::kInt:
+    case at::kChar:
+    case at::kBool:
+      return std::nullopt;
+    default:
+      return Refusal{c10::str("the chip has no ", c10::toString(dtype),
+                              "; it has float32, bfloat16, int64, int32, int8 and bool")};
+  }
+}
+
+void CommonDevice::add(const at::Tensor& tensor) {
+  if (!device_.has_value()) device_ = tensor.device();
+  TORCH_CHECK(tensor.device() == *device_,
+              "Expected all tensors to be on the same device, but found at least two devices, ", *device_,
+              " and ", tensor.device(), "!");
+}
+
+std::optional<std::vector<at::Tensor>> infer(const c10::OperatorHandle& op,
+                                             c10::ArrayRef<c10::IValue> arguments) {
+  torch::jit::Stack stack;
+  for (const c10::IValue& argument : arguments) stack.push_back(like_meta(argument));
+  Silent silent;
+  const c10::WarningUtils::WarningHandlerGuard no_warnings(&silent);  // the call itself warns
+  try {
+    op.callBoxed(stack);
+  } catch (const c10::NotImplementedError&) {
+    return std::nullopt;
+  }
+  std::vector<at::Tensor> results;
+  for (const c10::IValue& result : stack) results.push_back(result.toTensor());
+  return results;
+}
+
+}  // namespace opennpu::torch_device

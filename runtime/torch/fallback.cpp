@@ -1,0 +1,154 @@
+#include "fallback.h"
+
+#include <ATen/Context.h>
+#include <ATen/native/CPUFallback.h>
+#include <torch/library.h>
+
+#include <atomic>
+#include <mutex>
+
+#include "device.h"
+#include "generator.h"
+
+namespace opennpu::torch_device {
+
+namespace {
+
+struct Counts {
+  std::mutex mutex;
+  std::map<std::string, int64_t> calls;
+  std::map<std::string, std::string> warned;  // name → reason
+};
+
+Counts& counts() {
+  static auto* const counts = new Counts;  // never destroyed: threads may end after main
+  return *counts;
+}
+
+std::atomic<bool>& strict_flag() {
+  static std::atomic<bool> flag = settings().strict;
+  return flag;
+}
+
+// The tensors of an argument, those of lists among them.
+template <typename Visit>
+bool all_tensors(const c10::IValue& value, const Visit& visit) {
+  if (value.isTensor()) return !value.toTensor().defined() || visit(value.toTensor());
+  if (!value.isList()) return true;
+  for (const c10::IValue& item : value.toListRef()) {
+    if (!all_tensors(item, visit)) return false;
+  }
+  return true;
+}
+
+// Whether the call computes nothing from elements on the chip: it makes or fills tensors from
+// arguments or random numbers alone, or has tensors without elements. Such calls are not counted.
+bool reads_nothing(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> arguments) {
+  const auto& declared = op.schema().arguments();
+  const bool random = op.hasTag(at::Tag::nondeterministic_seeded);
+  const auto empty = [](const at::Tensor& t) { return t.device().type() != kType || t.numel() == 0; };
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const bool filled = declared[i].is_out() || (random && declared[i].alias_info() != nullptr &&
+                                                 declared[i].alias_info()->isWrite());
+    if (!filled && !all_tensors(arguments[i], empty)) return false;
+  }
+  return true;
+}
+
+c10::Device device_of(c10::ArrayRef<c10::IValue> arguments) {
+  c10::Device found(kType, current_device());
+  const auto visit = [&](const at::Tensor& t) {
+    if (t.device().type() == kType) found = t.device();
+    return t.device().type() != kType;
+  };
+  for (const c10::IValue& argument : arguments) {
+    if (argument.isDevice() && argument.toDevice().has_index()) found = argument.toDevice();
+    if (!all_tensors(argument, visit)) break;
+  }
+  return found;
+}
+
+// Random numbers come from the device's generator, also on the host.
+void replace_generators(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const auto& declared = op.schema().arguments();
+  auto arguments = torch::jit::last(*stack, declared.size());
+  for (size_t i = 0; i < declared.size(); ++i) {
+    const auto* optional = declared[i].real_type()->castRaw<c10::OptionalType>();
+    const c10::Type& type = optional == nullptr ? *declared[i].real_type() : *optional->getElementType();
+    if (type.kind() != c10::TypeKind::GeneratorType) continue;
+    const c10::IValue& given = arguments[i];
+    const auto generator = given.isNone() ? std::nullopt : std::make_optional(given.toGenerator());
+    stack->at(stack->size() - declared.size() + i) = host_generator(generator, device_of(arguments).index());
+  }
+}
+
+void fall_back(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  run_on_host(op, stack, "the compiler has no lowering for it");
+}
+
+// PyTorch sends the convolutions of a device of its own to two operators that no other device has.
+
+void convolution(const c10::OperatorHandle&, torch::jit::Stack* stack) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::convolution", "");
+  fall_back(op, stack);
+}
+
+void convolution_backward(const c10::OperatorHandle&, torch::jit::Stack* stack) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::convolution_backward", "");
+  const size_t first = stack->size() - (op.schema().arguments().size() - 1);
+  const int64_t features = stack->at(first).toTensor().size(1);
+  constexpr size_t kBiasSizes = 3;  // an argument that only the other operator has
+  stack->insert(stack->begin() + static_cast<ptrdiff_t>(first + kBiasSizes), c10::List<int64_t>({features}));
+  fall_back(op, stack);
+}
+
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&fall_back>()); }
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("convolution_overrideable", torch::CppFunction::makeFromBoxedFunction<&convolution>());
+  m.impl("convolution_backward_overrideable",
+         torch::CppFunction::makeFromBoxedFunction<&convolution_backward>());
+}
+
+}  // namespace
+
+void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack, const std::string& reason) {
+  if (!reads_nothing(op, torch::jit::last(*stack, op.schema().arguments().size()))) {
+    count_fallback(op.schema().name(), reason);
+  }
+  replace_generators(op, stack);
+  at::native::cpu_fallback(op, stack);
+}
+
+void count_fallback(const std::string& name, const std::string& reason) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!strict(), name, " does not run on the device opennpu: ", reason,
+                              ". It could run on the host, which strict mode forbids: unset OPENNPU_STRICT "
+                              "or call torch.opennpu.set_strict(False).");
+  bool first;
+  {
+    const std::lock_guard lock(counts().mutex);
+    ++counts().calls[name];
+    first = counts().warned.emplace(name, reason).second;
+  }
+  if (first) {
+    TORCH_WARN(name, " runs on the host, not on the device opennpu: ", reason,
+               ". The result is right, but every call copies its tensors to the host and back. "
+               "torch.opennpu.fallbacks() counts such calls; OPENNPU_STRICT=1 makes them errors.");
+  }
+}
+
+std::map<std::string, int64_t> fallback_counts() {
+  const std::lock_guard lock(counts().mutex);
+  return counts().calls;
+}
+
+void reset_fallback_counts() {
+  const std::lock_guard lock(counts().mutex);
+  counts().calls.clear();
+}
+
+bool strict() { return strict_flag(); }
+
+void set_strict(bool strict) { strict_flag() = strict; }
+
+}  // namespace opennpu::torch_device

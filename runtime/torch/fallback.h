@@ -1,0 +1,26 @@
+// Operators that run on the host: counted by name, warned about once, an error in strict mode.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
+
+#include <map>
+#include <string>
+
+namespace opennpu::torch_device {
+
+// Runs the operator on the host. `reason` says why it does not run on the chip.
+// Throws NotImplementedError in strict mode.
+void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack, const std::string& reason);
+
+// Counts a call of `name` that the host does; warns or throws as above.
+void count_fallback(const std::string& name, const std::string& reason);
+
+// Calls by name since the start or the last reset.
+std::map<std::string, int64_t> fallback_counts();
+void reset_fallback_counts();
+
+bool strict();
+void set_strict(bool strict);
+
+}  // namespace opennpu::torch_device

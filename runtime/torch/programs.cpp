@@ -1,0 +1,201 @@
+#include "programs.h"
+
+#include <torch/csrc/utils/pybind.h>
+
+namespace opennpu::torch_device {
+
+namespace {
+
+namespace py = pybind11;
+
+// Takes a Python lock; the interpreter's own must be held.
+class Locked {
+ public:
+  explicit Locked(py::object lock) : lock_(std::move(lock)) { lock_.attr("acquire")(); }
+  ~Locked() { lock_.attr("release")(); }
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+
+ private:
+  py::object lock_;
+};
+
+// ---- a request, in Python
+
+py::tuple to_python(const Numbers& numbers) {
+  return py::tuple(py::cast(std::vector<int64_t>(numbers.begin(), numbers.end())));
+}
+
+py::object to_python(const Operand& operand, const py::module_& module) {
+  py::object strides = py::none();
+  if (!row_major(operand.sizes, operand.strides)) strides = to_python(operand.strides);
+  return module.attr("tensor")(operand.tensor.scalar_type(), to_python(operand.sizes), strides);
+}
+
+class Arguments {
+ public:
+  Arguments(const Request& request, const py::module_& module)
+      : operand_(request.operands.begin()), module_(module) {
+    const auto& declared = request.op.schema().arguments();
+    for (size_t i = 0; i < request.inputs.size(); ++i) {
+      py::object value = convert(request.inputs[i], declared[i]);
+      if (declared[i].kwarg_only()) {
+        keywords[py::str(declared[i].name())] = std::move(value);
+      } else {
+        positional.append(std::move(value));
+      }
+    }
+  }
+
+  py::list positional;
+  py::dict keywords;
+
+ private:
+  py::object convert(const c10::IValue& value, const c10::Argument& declared) {
+    const c10::Type& type = *declared.real_type();
+    const auto* optional = type.castRaw<c10::OptionalType>();
+    const c10::TypeKind kind = optional == nullptr ? type.kind() : optional->getElementType()->kind();
+    if (value.isScalar() && kind == c10::TypeKind::TensorType) return next();
+    if (value.isInt() && kind == c10::TypeKind::ScalarTypeType) {
+      return py::cast(static_cast<at::ScalarType>(value.toInt()));
+    }
+    return convert(value);
+  }
+
+  py::object convert(const c10::IValue& value) {
+    if (value.isTensor()) return value.toTensor().defined() ? next() : py::none();
+    if (value.isBool()) return py::bool_(value.toBool());
+    if (value.isInt()) return py::int_(value.toInt());
+    if (value.isDouble()) return py::float_(value.toDouble());
+    if (value.isString()) return py::str(value.toStringRef());
+    if (!value.isList()) return py::none();  // a device is the compiler's to choose
+    py::list items;
+    for (const c10::IValue& item : value.toListRef()) items.append(convert(item));
+    return items;
+  }
+
+  py::object next() { return to_python(*operand_++, module_); }
+
+  const Operand* operand_;
+  const py::module_& module_;
+};
+
+// ---- an answer, from Python: the tuples of operators.py
+
+template <typename T>
+T field(const py::handle& tuple, size_t i) {
+  return py::reinterpret_borrow<py::tuple>(tuple)[i].cast<T>();
+}
+
+Extent to_extent(const py::handle& terms) {
+  Extent extent;
+  for (const py::handle term : terms)
+    extent.push_back({field<int64_t>(term, 0), field<std::vector<int>>(term, 1)});
+  return extent;
+}
+
+Measure to_measure(const py::handle& measure) {
+  return {field<int>(measure, 0), field<bool>(measure, 1), field<int>(measure, 2)};
+}
+
+Recipe::Kind to_kind(const std::string& kind) {
+  static const std::unordered_map<std::string, Recipe::Kind> kinds = {
+      {"input", Recipe::Kind::input},   {"output", Recipe::Kind::output},
+      {"symbol", Recipe::Kind::symbol}, {"workspace", Recipe::Kind::workspace},
+      {"kv", Recipe::Kind::kv},
+  };
+  return kinds.at(kind);
+}
+
+Recipe to_recipe(const py::handle& python) {
+  Recipe recipe;
+  for (const py::handle s : python.attr("symbols"))
+    recipe.symbols.push_back({field<int64_t>(s, 0), field<int64_t>(s, 1)});
+  for (const py::handle b : python.attr("binds")) {
+    recipe.binds.push_back({to_measure(field<py::tuple>(b, 0)), field<int>(b, 1),
+                            to_extent(field<py::tuple>(b, 2)), to_extent(field<py::tuple>(b, 3))});
+  }
+  for (const py::handle c : python.attr("checks")) {
+    recipe.checks.push_back({to_measure(field<py::tuple>(c, 0)), to_extent(field<py::tuple>(c, 1))});
+  }
+  for (const py::handle o : python.attr("outputs")) {
+    Recipe::Output output{field<at::ScalarType>(o, 0), {}};
+    for (const py::handle extent : field<py::tuple>(o, 1)) output.shape.push_back(to_extent(extent));
+    recipe.outputs.push_back(std::move(output));
+  }
+  for (const py::handle a : python.attr("arguments")) {
+    recipe.arguments.push_back(
+        {to_kind(field<std::string>(a, 0)), field<int>(a, 1), to_extent(field<py::tuple>(a, 2))});
+  }
+  recipe.kv = python.attr("kv").cast<std::vector<int>>();
+  return recipe;
+}
+
+using Compiled = std::variant<std::unique_ptr<const Program>, Refusal>;
+
+// Python's lock must be held.
+Compiled compile(const py::module_& module, DeviceIndex index, const Request& request) {
+  const Arguments arguments(request, module);
+  py::list outputs;
+  for (const Operand& output : request.outputs) outputs.append(to_python(output, module));
+  const py::object answer =
+      module.attr("compile_call")(request.target, arguments.positional, arguments.keywords, outputs);
+  if (py::isinstance<py::str>(answer)) return Refusal{answer.cast<std::string>()};
+  Recipe recipe = to_recipe(field<py::object>(answer, 1));
+  if (recipe.outputs.size() != request.op.schema().returns().size()) {
+    return Refusal{"not all of its results can be computed on the chip"};
+  }
+  return std::make_unique<const Program>(index, field<std::string>(answer, 0), std::move(recipe));
+}
+
+Numbers sizes_of(const Operands& operands) {
+  Numbers sizes;
+  for (const Operand& operand : operands) sizes.append(operand.sizes.begin(), operand.sizes.end());
+  return sizes;
+}
+
+bool at_least(const Numbers& sizes, const Numbers& bounds) {
+  return std::equal(sizes.begin(), sizes.end(), bounds.begin(), bounds.end(), std::greater_equal<>());
+}
+
+}  // namespace
+
+std::variant<Fitting, Refusal> Programs::get(DeviceIndex index, const Operands& measured,
+                                             const Request& request) {
+  if (auto found = known(measured)) return *std::move(found);
+  request.check();
+
+  const py::gil_scoped_acquire gil;
+  const auto module = py::module_::import("opennpu.runtime.torch_device.operators");
+  const Locked locked(module.attr("compiling"));
+  if (auto found = known(measured)) return *std::move(found);  // by another thread, meanwhile
+  Compiled compiled = compile(module, index, request);
+  if (auto* program = std::get_if<std::unique_ptr<const Program>>(&compiled)) {
+    if (auto symbols = (*program)->bind(measured)) {
+      const std::unique_lock lock(mutex_);
+      programs_.push_back(std::move(*program));
+      return Fitting{programs_.back().get(), *std::move(symbols)};
+    }
+    compiled = Refusal{"its program is for other extents than it was compiled for"};
+  }
+  const std::unique_lock lock(mutex_);
+  refused_.push_back({sizes_of(measured), std::get<Refusal>(compiled).reason});
+  return std::get<Refusal>(std::move(compiled));
+}
+
+// A refusal holds for all sizes that are not smaller; after some, for all.
+std::optional<std::variant<Fitting, Refusal>> Programs::known(const Operands& measured) {
+  constexpr size_t kTries = 8;
+  const std::shared_lock lock(mutex_);
+  for (const auto& program : programs_) {
+    if (auto symbols = program->bind(measured)) return Fitting{program.get(), *std::move(symbols)};
+  }
+  if (refused_.empty()) return std::nullopt;
+  const Numbers sizes = sizes_of(measured);
+  for (const Refused& refused : refused_) {
+    if (refused_.size() >= kTries || at_least(sizes, refused.sizes)) return Refusal{refused.reason};
+  }
+  return std::nullopt;
+}
+
+}  // namespace opennpu::torch_device

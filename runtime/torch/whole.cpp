@@ -1,0 +1,135 @@
+// Operators that are compiled for the shapes of their own: all that are not pointwise.
+#include <ATen/ops/empty_strided.h>
+
+#include "call.h"
+
+namespace opennpu::torch_device {
+
+namespace {
+
+struct Gathered {
+  // Throws for a tensor on another device, unless it is an index.
+  void add(const at::Tensor& tensor, bool index = false) {
+    const bool moved = index && tensor.device().is_cpu() && !operands.empty();
+    if (!moved) device.add(tensor);
+    operands.push_back(Operand(moved ? tensor.to(device.device()) : tensor));
+    Operand& operand = operands.back();
+    for (size_t i = 0; i < operand.sizes.size(); ++i) {
+      if (operand.sizes[i] == 1) operand.strides[i] = 0;  // of no meaning
+    }
+    key.add(tensor.scalar_type(), operand.sizes, operand.strides);
+  }
+
+  [[nodiscard]] bool add(const c10::IValue& value) {
+    if (value.isTensor()) {
+      if (value.toTensor().defined()) return add(value.toTensor()), true;
+      return key.add(c10::IValue());
+    }
+    if (!value.isTensorList() && !value.isOptionalTensorList()) return key.add(value);
+    key.add(value.toListRef().size());
+    for (const c10::IValue& item : value.toListRef()) {
+      if (item.isTensor() && item.toTensor().defined()) {
+        add(item.toTensor(), value.isOptionalTensorList());
+      } else if (!key.add(c10::IValue())) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  Operands operands;
+  Key key;
+  CommonDevice device;
+};
+
+// An old rule of torch.cat: operands of shape [0] count for nothing.
+c10::IValue without_empty(const c10::IValue& value) {
+  if (!value.isTensorList()) return value;
+  c10::List<at::Tensor> kept;
+  for (const at::Tensor& t : value.toTensorVector()) {
+    if (t.dim() != 1 || t.numel() > 0) kept.push_back(t);
+  }
+  return kept.empty() ? value : c10::IValue(kept);
+}
+
+std::vector<c10::IValue> inputs_of(const Call& call) {
+  std::vector<c10::IValue> inputs = call.inputs().vec();
+  if (call.target.name == "aten.cat") inputs[0] = without_empty(inputs[0]);
+  return inputs;
+}
+
+bool lacks_elements(const Operands& operands) {
+  return std::any_of(operands.begin(), operands.end(),
+                     [](const Operand& o) { return o.tensor.numel() == 0; });
+}
+
+// A call with tensors without elements: its results, where they have none either.
+std::optional<Refusal> run_empty(const Call& call, c10::Device device) {
+  const auto arguments = torch::jit::last(*call.stack, call.op.schema().arguments().size());
+  auto results = infer(call.op, arguments);
+  if (!results) return Refusal{"PyTorch cannot tell the shapes of its results"};
+  for (at::Tensor& result : *results) {
+    if (result.numel() > 0) return Refusal{"a tensor without elements is among its operands"};
+    result = at::empty_strided(result.sizes(), result.strides(), result.options().device(device));
+  }
+  call.finish(*results);
+  return std::nullopt;
+}
+
+bool share_memory(const at::Tensor& out, const Operands& operands) {
+  return std::any_of(operands.begin(), operands.end(),
+                     [&](const Operand& o) { return o.tensor.storage().is_alias_of(out.storage()); });
+}
+
+// The results go straight to where they are wanted, as far as that has their layout.
+void use_outputs(const Call& call, const Operands& operands, std::vector<at::Tensor>& results) {
+  const auto outputs = call.outputs();
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const at::Tensor& out = outputs[i].toTensor();
+    if (out.sizes() == results[i].sizes() && out.scalar_type() == results[i].scalar_type() &&
+        out.is_contiguous() && !share_memory(out, operands)) {
+      results[i] = out;
+    }
+  }
+}
+
+}  // namespace
+
+std::optional<Refusal> run_whole(const Call& call) {
+  const std::vector<c10::IValue> inputs = inputs_of(call);
+  Gathered gathered;
+  gathered.key.add(static_cast<uint64_t>(call.form));
+  for (const c10::IValue& input : inputs) {
+    if (!gathered.add(input)) return Refusal{"an argument of it is nothing to compile for"};
+  }
+  for (const c10::IValue& out : call.outputs()) {
+    gathered.device.add(out.toTensor());
+    gathered.key.add(static_cast<uint64_t>(out.toTensor().scalar_type()));
+  }
+  for (const Operand& operand : gathered.operands) {
+    if (auto refusal = refuse_dtype(operand.tensor.scalar_type())) return refusal;
+  }
+  const bool composite = call.target.kind == Target::Kind::composite;
+  if (lacks_elements(gathered.operands)) {
+    return composite ? Refusal{"its parts tell"} : run_empty(call, gathered.device.device());
+  }
+  const DeviceIndex index = gathered.device.index();
+  gathered.key.add(static_cast<uint64_t>(index));
+  Programs* programs = call.target.programs.find(gathered.key);
+  if (programs == nullptr) programs = &call.target.programs.add(gathered.key, std::make_unique<Programs>());
+  const auto check = [&] {  // what PyTorch takes apart is checked part by part
+    if (!composite) infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
+  };
+  const auto found = programs->get(index, gathered.operands,
+                                   {call.target.name, call.target.op, inputs, gathered.operands, {}, check});
+  if (const auto* refusal = std::get_if<Refusal>(&found)) return *refusal;
+  const auto& [program, symbols] = std::get<Fitting>(found);
+  std::vector<at::Tensor> results = program->allocate(symbols);
+  use_outputs(call, gathered.operands, results);
+  std::vector<Operand> outputs(results.begin(), results.end());
+  program->launch(symbols, gathered.operands, outputs);
+  call.finish(results);
+  return std::nullopt;
+}
+
+}  // namespace opennpu::torch_device

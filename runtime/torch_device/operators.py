@@ -1,0 +1,182 @@
+"""What the C++ of the device asks when a call has no program yet: `compile_call`.
+
+The answer is a program image and a `Recipe`, which tells a launch how the tensors of a call bind the
+program's symbols and make its arguments.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from opennpu.runtime.container import Container
+from opennpu.runtime.dtypes import DTYPES
+from opennpu.runtime.extents import Extent
+from opennpu.runtime.signature import KV_FIELDS, Signature, TensorArg
+from opennpu.runtime.torch_device.settings import settings
+
+compiling = threading.Lock()
+"""Held by who asks: a program is compiled once, whoever needs it."""
+
+Measure = tuple[int, bool, int]
+"""(operand, whether its stride is meant or its size, dimension). The operands of a call are its
+tensors, then the outputs where they exist before the call."""
+
+Terms = tuple[tuple[int, tuple[int, ...]], ...]
+"""A polynomial: (coefficient, symbols as numbers) of each term."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a launch follows the signature; runtime/torch/operator.h reads it."""
+
+    symbols: list[tuple[int, int]]  # (least, most or -1)
+    binds: list[tuple[Measure, int, Terms, Terms]]  # measure = constant + slope · symbol, in this order
+    checks: list[tuple[Measure, Terms]]  # measure = polynomial
+    outputs: list[tuple[torch.dtype, tuple[Terms, ...]]]
+    arguments: list[tuple[str, int, Terms]]  # kind; which operand, output, symbol, KV field; bytes
+    kv: list[int]  # the operands k_cache, v_cache
+
+
+class Unbindable(ValueError):
+    """A signature whose symbols the tensors do not determine."""
+
+
+def tensor(dtype: torch.dtype, sizes: tuple[int, ...], strides: tuple[int, ...] | None):
+    """A tensor of a call, as the compiler is told of it."""
+    from opennpu.compiler.operator import TensorSpec
+
+    return TensorSpec(dtype, sizes, strides)
+
+
+def compile_call(target: str, args: list, kwargs: dict, out: list) -> tuple[bytes, Recipe] | str:
+    """The program for a call, from the compile cache if it is there; else a text that says why there is none.
+
+    target: as in the conversion table; tensors among the arguments are what `tensor` returns, and so is
+    `out`: outputs that exist already, empty for none.
+    """
+    from opennpu.compiler.cache import Cache, key_of
+    from opennpu.compiler.operator import compile_operator
+    from opennpu.dialects.diagnostics import CompileError
+
+    chip = settings().load_chip()
+    request = {"target": target, "args": args, "kwargs": kwargs, "out": out}
+
+    def build(path: Path) -> None:
+        path.write_bytes(compile_operator(target, args, kwargs, chip=chip, out=out or None))
+
+    try:
+        container = Container.open(Cache().get_or_build(key_of(request, chip.canonical_json()), build))
+        return container.program, recipe(container.signature, bool(out))
+    except (CompileError, Unbindable) as error:
+        return str(error).partition("\n")[0]
+
+
+def recipe(signature: Signature, outputs_exist: bool) -> Recipe:
+    """Raises Unbindable."""
+    numbers = {name: i for i, name in enumerate(signature.symbols)}
+    outputs = list(signature.tensors("output").values())
+    operands = {name: _number(name) for name in signature.tensors("input")}
+    if outputs_exist:
+        first = _operand_count(signature)
+        operands |= {arg.name: first + i for i, arg in enumerate(outputs)}
+    measures = [
+        measure
+        for arg in signature.args
+        if isinstance(arg, TensorArg) and arg.name in operands
+        for measure in _measures(arg, operands[arg.name])
+    ]
+    binds, checks = _solve(measures, signature.symbols)
+    return Recipe(
+        symbols=[(least, -1 if most is None else most) for least, most in signature.symbols.values()],
+        binds=[
+            (m, numbers[s], _terms(constant, numbers), _terms(slope, numbers))
+            for m, s, constant, slope in binds
+        ],
+        checks=[(m, _terms(extent, numbers)) for m, extent in checks] + _page_checks(signature),
+        outputs=[(DTYPES[o.dtype], tuple(_terms(e, numbers) for e in o.shape)) for o in outputs],
+        arguments=list(_arguments(signature, numbers, {o.name: i for i, o in enumerate(outputs)})),
+        kv=_pages(signature),
+    )
+
+
+def _measures(arg: TensorArg, operand: int) -> Iterator[tuple[Measure, Extent]]:
+    yield from (((operand, False, i), extent) for i, extent in enumerate(arg.shape))
+    yield from (((operand, True, i), extent) for i, extent in enumerate(arg.strides or ()))
+
+
+def _solve(measures: list[tuple[Measure, Extent]], symbols: Mapping[str, Any]):
+    """What binds each symbol, in an order in which that can be done, and what is left to check.
+
+    An extent binds the one symbol that has no value yet, where it is linear in it.
+    """
+    binds, known = [], set()
+    rest = list(measures)
+    while known != set(symbols):
+        found = next(((m, e, s) for m, e in rest for s in [_linear_in(e, known)] if s), None)
+        if found is None:
+            raise Unbindable(f"the tensors do not determine {', '.join(sorted(set(symbols) - known))}")
+        measure, extent, symbol = found
+        constant = Extent({m: c for m, c in extent.terms.items() if symbol not in m})
+        slope = Extent({_without(m, symbol): c for m, c in extent.terms.items() if symbol in m})
+        binds.append((measure, symbol, constant, slope))
+        rest.remove((measure, extent))
+        known.add(symbol)
+    return binds, rest
+
+
+def _linear_in(extent: Extent, known: set[str]) -> str | None:
+    unknown = extent.symbols - known
+    if len(unknown) != 1:
+        return None
+    (symbol,) = unknown
+    return symbol if all(monomial.count(symbol) <= 1 for monomial in extent.terms) else None
+
+
+def _without(monomial: tuple[str, ...], symbol: str) -> tuple[str, ...]:
+    return tuple(name for name in monomial if name != symbol)
+
+
+def _terms(extent: Extent, numbers: Mapping[str, int]) -> Terms:
+    return tuple((c, tuple(numbers[name] for name in monomial)) for monomial, c in extent.terms.items())
+
+
+def _arguments(signature: Signature, numbers: Mapping[str, int], outputs: Mapping[str, int]):
+    for arg in signature.args:
+        match arg.kind:
+            case "input":
+                yield "input", _number(arg.name), ()
+            case "output":
+                yield "output", outputs[arg.name], ()
+            case "symbol":
+                yield "symbol", numbers[arg.name], ()
+            case "kv":
+                yield "kv", KV_FIELDS.index(arg.field), ()
+            case "workspace" | "weights":  # an operator's program has no weights: no bytes
+                yield "workspace", 0, _terms(arg.bytes, numbers)
+
+
+# ---- operands
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("arg"))
+
+
+def _pages(signature: Signature) -> list[int]:
+    return [] if signature.kv is None else [_number(name) for name in signature.kv.tensors]
+
+
+def _operand_count(signature: Signature) -> int:
+    return 1 + max([*map(_number, signature.tensors("input")), *_pages(signature)], default=-1)
+
+
+def _page_checks(signature: Signature) -> list[tuple[Measure, Terms]]:
+    """The sizes of a page's heads, which are constants of the program."""
+    if signature.kv is None:
+        return []
+    kv, (k, v) = signature.kv, _pages(signature)
+    sizes = {(k, 2): kv.kv_heads, (v, 2): kv.kv_heads, (k, 3): kv.head_dim, (v, 3): kv.v_head_dim}
+    return [((operand, False, dim), ((size, ()),)) for (operand, dim), size in sizes.items()]
