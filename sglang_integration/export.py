@@ -95,6 +95,8 @@ class SelectedLogits(nn.Module):
 class PagedAttention:
     """What SGLang's attention layers see as their backend during the trace."""
 
+    token_to_kv_pool = None  # some models look for it before they ask whether they may write there
+
     def __init__(self, *paging: Tensor):
         self.paging = paging
 
