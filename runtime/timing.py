@@ -99,6 +99,13 @@ class TimingReport:
         return self.row_macs / (self.chip.mx_k * self.chip.mx_n * self.chip.cores)
 
     @property
+    def matrix_peak_flops(self) -> float:
+        """FLOP/s of all arrays on bf16."""
+        chip = self.chip
+        rows = chip.clock_mhz * 1e6 / chip.timing.matrix_bf16_row_cycles
+        return 2 * rows * chip.mx_k * chip.mx_n * chip.cores
+
+    @property
     def roofline_bound(self) -> float:
         """The least cycles of the same work."""
         return max(self.hbm_bound, self.matrix_bound)

@@ -104,7 +104,7 @@ def test_summary():
 
 @needs_demo
 def test_rounded_contexts_are_close():
-    """At most 64 tokens of context too many a sequence, 3 MB of KV, where a launch moves 270 MB of weights."""
+    """At most 64 tokens of context too many a sequence, 3 MB of KV; a launch moves 270 MB of weights."""
     requests = [Request(0.01 * i, 40 + 11 * i, 6) for i in range(5)]
     model = TimedModel(Container.open(DEMO))
     exact, rounded = (serve(model, requests, Policy(128, 4, True, 4096, step)) for step in (1, 64))
