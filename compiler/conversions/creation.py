@@ -36,7 +36,7 @@ def full(shape, value, *_, result):
     return npu.constant(value, shape, result.dtype)
 
 
-@converts("aten.zeros", value=0)
+@converts("aten.zeros", "aten.empty.memory_format", value=0)
 @converts("aten.ones", value=1)
 def filled(shape, *_, result, value):
     return npu.constant(value, shape, result.dtype)
@@ -47,13 +47,13 @@ def full_like(x, value, *_, result):
     return npu.constant(value, npu.dims(x), result.dtype)
 
 
-@converts("aten.zeros_like", value=0)
+@converts("aten.zeros_like", "aten.empty_like", value=0)
 @converts("aten.ones_like", value=1)
 def filled_like(x, *_, result, value):
     return npu.constant(value, npu.dims(x), result.dtype)
 
 
-@converts("aten.new_zeros", value=0)
+@converts("aten.new_zeros", "aten.new_empty", value=0)
 @converts("aten.new_ones", value=1)
 def new_filled(x, shape, *_, result, value):
     return npu.constant(value, shape, result.dtype)

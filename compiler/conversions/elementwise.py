@@ -26,6 +26,8 @@ def real(x, op):
 for op in ("neg", "abs", "sign", "square", "relu"):
     converts(f"aten.{op}", op=op)(number)
 
+converts("aten.sgn", op="sign")(number)
+
 for op in [
     "exp",
     "log",
@@ -37,14 +39,59 @@ for op in [
     "silu",
     "sin",
     "cos",
-    "floor",
-    "ceil",
-    "round",
-    "trunc",
 ]:
     converts(f"aten.{op}", op=op)(real)
 
 converts("aten.reciprocal", op="recip")(real)
+
+
+@converts("aten.log2", base=2)
+@converts("aten.log10", base=10)
+def log_of_base(x, base):
+    y = npu.unary("log", npu.cast(x, "f32"))
+    return npu.binary("mul", y, as_tensor(1 / math.log(base), "f32"))
+
+
+@converts("aten.exp2")
+def exp2(x):
+    return power(2.0, as_float(x))
+
+
+@converts("aten.log1p")
+def log1p(x):
+    """x · log(u) / (u - 1), u = 1 + x rounded: its error cancels (Kahan; Goldberg 1991, theorem 4)."""
+    x = npu.cast(x, "f32")
+    u = npu.binary("add", x, as_tensor(1.0, "f32"))
+    rest = npu.binary("sub", u, as_tensor(1.0, "f32"))
+    log = npu.unary("log", u)
+    exact = npu.binary("mul", log, npu.binary("div", x, rest))
+    y = npu.select(npu.binary("eq", rest, as_tensor(0.0, "f32")), x, exact)
+    return npu.select(isinf(x), log, y)
+
+
+@converts("aten.expm1")
+def expm1(x):
+    """(u - 1) · x / log(u), u = e^x rounded: as log1p."""
+    x = npu.cast(x, "f32")
+    u = npu.unary("exp", x)
+    rest, log = npu.binary("sub", u, as_tensor(1.0, "f32")), npu.unary("log", u)
+    exact = npu.binary("mul", rest, npu.binary("div", x, log))
+    y = npu.select(npu.binary("eq", rest, as_tensor(0.0, "f32")), x, exact)
+    far = npu.binary("gt", npu.unary("abs", x), as_tensor(1.0, "f32"))  # where nothing cancels
+    return npu.select(far, rest, y)
+
+
+@converts("aten.tan")
+def tan(x):
+    x = npu.cast(x, "f32")
+    return npu.binary("div", npu.unary("sin", x), npu.unary("cos", x))
+
+
+for op in ("floor", "ceil", "round", "trunc"):
+
+    @converts(f"aten.{op}", op=op)
+    def whole(x, op):
+        return npu.unary(op, x) if is_float(npu.dtype(x)) else x
 
 
 @converts("aten.gelu")
@@ -61,8 +108,15 @@ def leaky_relu(x, slope):
 # ---- two operands
 
 
+BOOLEAN = {"add": "or", "max": "or", "mul": "and", "min": "and"}
+"""Arithmetic → what it is of bools."""
+
+
 def arithmetic(op, a, b):
-    return npu.binary(op, *promoted(a, b))
+    a, b = promoted(a, b)
+    if npu.dtype(a) == "i1" and op in BOOLEAN:
+        op = BOOLEAN[op]
+    return npu.binary(op, a, b)
 
 
 @converts("aten.add.Tensor", "aten.add.Scalar", op="add")
@@ -85,6 +139,7 @@ def scaled(x, factor):
 @converts("aten.mul.Tensor", "aten.mul.Scalar", op="mul")
 @converts("aten.maximum", op="max")
 @converts("aten.minimum", op="min")
+@converts("aten.fmod.Tensor", "aten.fmod.Scalar", op="mod")
 def simple(a, b, op):
     return arithmetic(op, a, b)
 
@@ -212,6 +267,26 @@ for op in ("and", "or", "xor"):
         converts(f"aten.{name}.Tensor", f"aten.{name}.Scalar", op=op)(simple)
 
 
+# ---- shifts
+
+
+@converts("aten.bitwise_left_shift.Tensor", "aten.bitwise_left_shift.Tensor_Scalar", "aten.__lshift__.Scalar")
+def left_shift(x, count):
+    return arithmetic("mul", x, power(2, index_like(count, x)))
+
+
+@converts(
+    "aten.bitwise_right_shift.Tensor", "aten.bitwise_right_shift.Tensor_Scalar", "aten.__rshift__.Scalar"
+)
+def right_shift(x, count):
+    return floor_divide(x, power(2, index_like(count, x)))
+
+
+def index_like(count, x):
+    """A count of bits as a tensor of x's dtype."""
+    return as_tensor(count, npu.dtype(x))
+
+
 # ---- selection
 
 
@@ -232,7 +307,14 @@ def isnan(x):
 
 @converts("aten.isinf")
 def isinf(x):
+    if not is_float(npu.dtype(x)):
+        return isnan(x)
     return npu.binary("eq", npu.unary("abs", x), as_tensor(math.inf, npu.dtype(x)))
+
+
+@converts("aten.isfinite")
+def isfinite(x):
+    return npu.unary("not", npu.binary("or", isnan(x), isinf(x)))
 
 
 # ---- casts: the result's dtype says which

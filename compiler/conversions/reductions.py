@@ -1,5 +1,8 @@
 """Reductions, softmax and normalisation."""
 
+import math
+
+from opennpu.compiler.conversions.elementwise import bitwise_not, isinf
 from opennpu.compiler.conversions.table import (
     Unsupported,
     as_tensor,
@@ -7,11 +10,10 @@ from opennpu.compiler.conversions.table import (
     is_float,
     normal_dim,
     rank,
-    static,
     to_last,
 )
 from opennpu.dialects import npu
-from opennpu.dialects.symbols import num_elements
+from opennpu.dialects.symbols import exact_div, num_elements
 
 
 def reduce_dims(op, x, dims, keepdim):
@@ -20,6 +22,10 @@ def reduce_dims(op, x, dims, keepdim):
     bf16 stays f32 in between, so that the result is rounded once.
     """
     element = npu.dtype(x)
+    if rank(x) == 0:
+        return x
+    if element == "i1":
+        x = npu.cast(x, "i8")
     axes = sorted({normal_dim(d, rank(x)) for d in dims or range(rank(x))}, reverse=True)
     if len(axes) > 1 and element == "bf16":
         x = npu.cast(x, "f32")
@@ -32,6 +38,11 @@ def reduce_dims(op, x, dims, keepdim):
 @converts("aten.mean.dim", op="mean")
 def reduce_sum(x, dims, keepdim, dtype, result, op):
     return reduce_dims(op, npu.cast(x, result.dtype), dims, keepdim)
+
+
+@converts("prims.sum")
+def reduce_dims_sum(x, dims, output_dtype=None):
+    return reduce_dims("sum", x, dims, False)
 
 
 @converts("aten.sum", op="sum")
@@ -52,24 +63,38 @@ def extreme_all(x, op):
     return reduce_dims(op, x, None, False)
 
 
-@converts("aten.max.dim")
-def max_dim(x, dim, keepdim):
-    axis = normal_dim(dim, rank(x))
-    return [npu.reduce("max", x, axis, keepdim), npu.reduce("argmax", x, axis, keepdim)]
+@converts("aten.aminmax")
+def both_extremes(x, dim, keepdim):
+    dims = None if dim is None else [dim]
+    return [reduce_dims(op, x, dims, keepdim) for op in ("min", "max")]
 
 
-@converts("aten.argmax")
-def argmax(x, dim, keepdim):
-    if dim is None:
-        x, dim = npu.reshape(x, [num_elements(npu.dims(x))]), 0
-    return npu.reduce("argmax", x, normal_dim(dim, rank(x)), keepdim)
+@converts("aten.max.dim", op="max")
+@converts("aten.min.dim", op="min")
+def extreme_dim(x, dim, keepdim, op):
+    return [reduce_dims(op, x, [dim], keepdim), arg_extreme(x, dim, keepdim, op)]
+
+
+@converts("aten.argmax", op="max")
+@converts("aten.argmin", op="min")
+def arg_extreme(x, dim, keepdim, op):
+    if rank(x) == 0:
+        return npu.constant(0, [], "i64")
+    if npu.dtype(x) == "i1":
+        x = npu.cast(x, "i8")
+    if op == "min":  # the order turned round, exactly for integers too
+        x = npu.unary("neg", x) if is_float(npu.dtype(x)) else bitwise_not(x)
+    if dim is not None:
+        return npu.reduce("argmax", x, normal_dim(dim, rank(x)), keepdim)
+    first = npu.reduce("argmax", npu.reshape(x, [num_elements(npu.dims(x))]), 0)
+    return npu.reshape(first, [1] * rank(x)) if keepdim else first
 
 
 @converts("aten.any.dim", "aten.any.dims", "aten.any", op="max")
 @converts("aten.all.dim", "aten.all", op="min")
 def any_all(x, dims=None, keepdim=False, op=""):
     dims = [dims] if isinstance(dims, int) else dims
-    return npu.cast(reduce_dims(op, npu.cast(npu.cast(x, "i1"), "i32"), dims, keepdim), "i1")
+    return reduce_dims(op, npu.cast(x, "i1"), dims, keepdim)
 
 
 @converts("aten.var.correction")
@@ -81,21 +106,62 @@ def variance(x, dims, correction, keepdim, root=False):
 
     In f32 until the result: differences from a mean that is rounded to bf16 say little.
     """
-    axes = [normal_dim(d, rank(x)) for d in dims or range(rank(x))]
-    count = static(num_elements(npu.dims(x)[a] for a in axes), "the number of elements")
     wide = npu.cast(x, "f32")
-    centred = npu.binary("sub", wide, reduce_dims("mean", wide, axes, True))
-    total = reduce_dims("sum", npu.unary("square", centred), axes, keepdim)
-    degrees = float(count - (1 if correction is None else correction))
-    y = npu.binary("div", total, as_tensor(degrees, "f32"))
+    total = reduce_dims("sum", npu.unary("square", centred(wide, dims)), dims, keepdim)
+    degrees = npu.binary(
+        "sub", number_of_elements(x, dims), as_tensor(float(1 if correction is None else correction), "f32")
+    )
+    y = npu.binary("div", total, npu.binary("max", degrees, as_tensor(0.0, "f32")))
     return npu.unary("sqrt", y) if root else y
+
+
+@converts("aten.var_mean.correction")
+@converts("aten.std_mean.correction", root=True)
+def variance_and_mean(x, dims, correction, keepdim, root=False):
+    mean = reduce_dims("mean", npu.cast(x, "f32"), dims, keepdim)
+    return [variance(x, dims, correction, keepdim, root), mean]
+
+
+def centred(x, dims):
+    return npu.binary("sub", x, reduce_dims("mean", x, dims, True))
+
+
+def number_of_elements(x, dims):
+    """How many elements a reduction over these dimensions takes, as a 0-d f32."""
+    dims = [normal_dim(d, rank(x)) for d in dims or range(rank(x))] if rank(x) else []
+    count = num_elements(npu.dims(x)[d] for d in dims)
+    if isinstance(count, int):
+        return as_tensor(float(count), "f32")
+    return npu.reduce("sum", npu.constant(1.0, [count], "f32"), 0)
 
 
 @converts("aten.linalg_vector_norm")
 def vector_norm(x, order, dims, keepdim, _dtype):
-    if order != 2:
-        raise Unsupported(f"the norm of order {order}")
-    return npu.unary("sqrt", reduce_dims("sum", npu.unary("square", npu.cast(x, "f32")), dims, keepdim))
+    """In f32 inside. The norm of order 0 is the number of elements that are not 0."""
+    size = npu.unary("abs", npu.cast(x, "f32"))
+    if abs(order) == math.inf:
+        return reduce_dims("max" if order > 0 else "min", size, dims, keepdim)
+    if order == 0:
+        return reduce_dims("sum", npu.unary("sign", size), dims, keepdim)
+    if order == 1:
+        return reduce_dims("sum", size, dims, keepdim)
+    if order == 2:
+        return npu.unary("sqrt", reduce_dims("sum", npu.unary("square", size), dims, keepdim))
+    power = reduce_dims("sum", npu.binary("pow", size, as_tensor(float(order), "f32")), dims, keepdim)
+    return npu.binary("pow", power, as_tensor(1 / order, "f32"))
+
+
+@converts("aten.logsumexp")
+def log_sum_exp(x, dims, keepdim):
+    x = npu.cast(x, "f32")
+    top = reduce_dims("max", x, dims, True)
+    shift = npu.select(isinf(top), as_tensor(0.0, "f32"), top)  # infinity less itself is no number
+    total = reduce_dims("sum", npu.unary("exp", npu.binary("sub", x, shift)), dims, True)
+    y = npu.binary("add", npu.unary("log", total), shift)
+    if keepdim or rank(x) == 0:
+        return y
+    gone = {normal_dim(d, rank(x)) for d in dims or range(rank(x))}
+    return npu.reshape(y, [n for d, n in enumerate(npu.dims(y)) if d not in gone])
 
 
 # ---- softmax
@@ -103,14 +169,18 @@ def vector_norm(x, order, dims, keepdim, _dtype):
 
 @converts("aten.softmax.int", "aten._softmax")
 def softmax(x, dim, _, result):
+    if rank(x) == 0:
+        return npu.reshape(softmax(npu.reshape(x, [1]), 0, False, result=result), [])
     moved, back = to_last(npu.cast(x, result.dtype), normal_dim(dim, rank(x)))
     return npu.transpose(npu.softmax(moved), back)
 
 
 @converts("aten.log_softmax.int", "aten._log_softmax")
 def log_softmax(x, dim, _, result):
-    axis = normal_dim(dim, rank(x))
     x = npu.cast(npu.cast(x, result.dtype), "f32")
+    if rank(x) == 0:
+        return npu.binary("sub", x, x)
+    axis = normal_dim(dim, rank(x))
     shifted = npu.binary("sub", x, npu.reduce("max", x, axis, True))
     total = npu.reduce("sum", npu.unary("exp", shifted), axis, True)
     return npu.binary("sub", shifted, npu.unary("log", total))
@@ -129,8 +199,51 @@ def layer_norm(x, shape, w, b, eps, _cudnn):
 
 @converts("aten.native_layer_norm")
 def native_layer_norm(x, shape, w, b, eps):
-    """Its mean and inverse deviation serve training; they have no value here."""
-    return [layer_norm(x, shape, w, b, eps, False), None, None]
+    """With the mean and the inverse deviation of each row, which nothing computes unless they are used."""
+    dims = list(range(rank(x) - len(shape), rank(x)))
+    wide = npu.cast(x, "f32")
+    power = reduce_dims("mean", npu.unary("square", centred(wide, dims)), dims, True)
+    inverse = npu.unary("rsqrt", npu.binary("add", power, as_tensor(float(eps), "f32")))
+    return [layer_norm(x, shape, w, b, eps, False), reduce_dims("mean", wide, dims, True), inverse]
+
+
+@converts("aten.native_group_norm")
+def native_group_norm(x, w, b, batch, channels, _size, groups, eps):
+    """x [N, C, …]: a norm of every group of channels, then a factor and a term for every channel."""
+    shape = npu.dims(x)
+    wide = npu.reshape(npu.cast(x, "f32"), [batch, groups, exact_div(num_elements(shape[1:]), groups)])
+    rest = centred(wide, [2])
+    power = reduce_dims("mean", npu.unary("square", rest), [2], True)
+    inverse = npu.unary("rsqrt", npu.binary("add", power, as_tensor(float(eps), "f32")))
+    y = npu.reshape(npu.binary("mul", rest, inverse), shape)
+    mean = reduce_dims("mean", wide, [2], False)
+    return [by_channel(y, w, b), mean, npu.reshape(inverse, [batch, groups])]
+
+
+@converts("aten.batch_norm")
+def batch_norm(x, w, b, mean, variance, training, _momentum, eps, _cudnn):
+    """Of inference: by the running mean and variance of every channel of x [N, C, …]."""
+    if training or mean is None:
+        raise Unsupported("the statistics of a batch")
+    wide = by_channel(npu.cast(x, "f32"), None, npu.unary("neg", npu.cast(mean, "f32")))
+    power = npu.binary("add", npu.cast(variance, "f32"), as_tensor(float(eps), "f32"))
+    return by_channel(by_channel(wide, npu.unary("rsqrt", power), None), w, b)
+
+
+@converts("aten.native_batch_norm")
+def native_batch_norm(x, w, b, mean, variance, training, momentum, eps):
+    """What it saves for training has no meaning here."""
+    saved = npu.constant(0.0, [npu.dims(x)[1]], "f32")
+    return [batch_norm(x, w, b, mean, variance, training, momentum, eps, False), saved, saved]
+
+
+def by_channel(x, factor, term):
+    """x [N, C, …] times a factor plus a term [C], each where there is one, in f32."""
+    for op, value in (("mul", factor), ("add", term)):
+        if value is not None:
+            spread = npu.reshape(npu.cast(value, "f32"), [1, *npu.dims(value), *[1] * (rank(x) - 2)])
+            x = npu.binary(op, x, spread)
+    return x
 
 
 @converts("aten.rms_norm")

@@ -85,7 +85,7 @@ def to_float(value):
     return float(value) if isinstance(value, int) else value
 
 
-@converts("aten.Int.Scalar")
+@converts("aten.Int.Scalar", "aten.Int.bool")
 def to_int(value):
     return value if isinstance(value, Sym) else int(value)
 

@@ -217,6 +217,34 @@ def unbind(x, axis):
 # ---- joins
 
 
+@converts("aten.constant_pad_nd")
+def constant_pad(x, pads, value):
+    """`pads`: what is added before and after the last dimension, the one before it, …; less than 0 cuts."""
+    for axis, before, after in zip(reversed(range(rank(x))), pads[::2], pads[1::2], strict=False):
+        extent = npu.dims(x)[axis]
+        size = dim(Sym.of(extent) + min(before, 0) + min(after, 0))
+        if size != extent:
+            x = npu.slice_(x, axis, max(-before, 0), size)
+        joined = [filled_along(x, axis, before, value), x, filled_along(x, axis, after, value)]
+        x = npu.concat([part for part in joined if part is not None], axis)
+    return x
+
+
+@converts("aten.pad")
+def pad(x, pads, mode, value):
+    if mode != "constant":
+        raise Unsupported(f"a padding by {mode}")
+    return constant_pad(x, pads, 0 if value is None else value)
+
+
+def filled_along(x, axis, count, value):
+    """x's extents but `count` along the axis, all `value`; None of no elements."""
+    shape = npu.dims(x)
+    return (
+        npu.constant(value, [*shape[:axis], count, *shape[axis + 1 :]], npu.dtype(x)) if count > 0 else None
+    )
+
+
 @converts("aten.cat")
 def cat(xs, axis):
     xs = [x for x in xs if npu.dims(x) != (0,)]  # PyTorch lets an empty vector join anything

@@ -4,6 +4,7 @@ from collections.abc import Callable, Set
 from typing import Any
 
 from opennpu.compiler.conversions import CONVERSIONS
+from torch._decomp import decomposition_table
 from torch._export.utils import _get_shape_env_from_gm
 from torch._ops import OpOverload
 from torch.export import ExportedProgram, default_decompositions
@@ -27,8 +28,17 @@ def decompose(program: ExportedProgram, known: Set[OpOverload]) -> ExportedProgr
 
 
 def decompositions(known: Set[OpOverload]) -> dict[OpOverload, Callable]:
-    """PyTorch's decompositions of operators that are neither `known` nor in the table of conversions."""
-    return {op: how for op, how in default_decompositions().items() if _is_foreign(op, known)}
+    """PyTorch's decompositions of operators that are neither `known` nor in the table of conversions.
+
+    Those that export uses, and of other operators those that there are.
+    """
+    table = {op: how for op, how in default_decompositions().items() if _is_foreign(op, known)}
+    others = {op: how for op, how in decomposition_table.items() if _is_functional(op)}
+    return {op: how for op, how in others.items() if _is_foreign(op, known)} | table
+
+
+def _is_functional(op: Any) -> bool:
+    return isinstance(op, OpOverload) and not op._schema.is_mutable
 
 
 def _is_foreign(op: Any, known: Set[OpOverload]) -> bool:

@@ -83,7 +83,7 @@ class Conversion:
                     built = build(*arguments)
                     built = built if isinstance(built, list) else [built]
                     results = [_checked(value, r.type) for value, r in zip(built, op.results, strict=True)]
-        except (Unsupported, npu.Invalid, ValueError) as reason:
+        except (Unsupported, npu.Invalid, ValueError, TypeError, OverflowError) as reason:
             self.problems.append(
                 Problem(f"operator {operator_name(op)}: {reason}", describe(op.location), REMEDY)
             )
