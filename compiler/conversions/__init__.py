@@ -10,6 +10,7 @@ from opennpu.compiler.conversions import (  # noqa: F401  fill the table
     products,
     reductions,
     scalars,
+    scatter,
     views,
 )
 from opennpu.compiler.conversions.table import CONVERSIONS, Conversion, Result, Unsupported
