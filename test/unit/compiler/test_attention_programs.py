@@ -55,9 +55,8 @@ def randn(*shape, dtype=torch.float32, seed=0):
 
 
 def close(y, expected):
-    torch.testing.assert_close(
-        y.float(), expected.float(), rtol=0, atol=TOLERANCE[y.dtype] * 4
-    )  # values up to 4
+    largest = 4  # of what is averaged
+    torch.testing.assert_close(y.float(), expected.float(), rtol=0, atol=TOLERANCE[y.dtype] * largest)
 
 
 BF16 = {"dtype": torch.bfloat16}
@@ -70,7 +69,7 @@ DENSE = [
     ([randn(2, 2, 3, 9, 16, seed=i) for i in range(3)] + [randn(3, 1, 9) > 0], {"scale": 0.3}),
     ([randn(2, 4, 9, 16), randn(2, 2, 7, 16), randn(2, 2, 7, 5)], {"enable_gqa": True}),
     ([randn(1, 4, 9, 16), randn(2, 1, 9, 16), randn(1, 4, 9, 16)], {"is_causal": True}),
-    ([randn(2, 1, 9, 16), randn(2, 4, 7, 16), randn(2, 4, 7, 16)] + [randn(9, 1) > 0], {}),
+    ([randn(2, 1, 9, 16), randn(2, 4, 7, 16), randn(2, 4, 7, 16), randn(9, 1) > 0], {}),
 ]
 
 
@@ -100,7 +99,7 @@ def test_flash_attention(operator):
 
     compiled = operator(target, arguments([3, 4], [5, 6]), options)
     assert compiled.kernels == ["varlen_attention"]
-    for lengths in (([3, 4], [5, 6]), ([130, 0, 1], [200, 9, 70]), ([1], [1])):
+    for lengths in (([3, 4], [5, 6]), ([130, 0, 1], [200, 9, 70])):
         args = arguments(*lengths)
         close(compiled(*args), ops.flash_attention(*args, **options))
 
@@ -113,12 +112,8 @@ def radix_arguments(lengths, new, page_size, pages, dtype):
     at = torch.cat([torch.arange(n - c, n) for n, c in zip(lengths, new, strict=True)])
     owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(new))
     slots = table[owner, at // page_size].long() * page_size + at % page_size
-    q, k, v = (
-        randn(tokens, 4, 32, dtype=dtype),
-        randn(tokens, 2, 32, dtype=dtype),
-        randn(tokens, 2, 16, dtype=dtype),
-    )
-    return (q, k, v), (slots, table, torch.tensor(lengths))
+    own = [randn(tokens, heads, d, dtype=dtype) for heads, d in ((4, 32), (2, 32), (2, 16))]
+    return own, (slots, table, torch.tensor(lengths))
 
 
 @pytest.mark.parametrize("layout", ["paged", "slots"])
@@ -128,22 +123,15 @@ def test_radix_attention(operator, layout, dtype):
     page_size, pages, options = 4, 32, {"window_left": 9}
     chunks = ([7, 30], [7, 30]), ([8, 33], [1, 3]), ([9, 34], [1, 1])
     caches = randn(pages, page_size, 2, 32, dtype=dtype), randn(pages, page_size, 2, 16, dtype=dtype)
-    extend = operator(
-        "opennpu.radix_attention_extend.default",
-        [
-            *(p := radix_arguments([7, 30], [7, 30], page_size, pages, dtype))[0],
-            *caches,
-            *p[1],
-            torch.tensor([0, 7, 37]),
-        ],
-        options,
-    )
+    own, rest = radix_arguments(*chunks[0], page_size, pages, dtype)
+    like = [*own, *caches, *rest, torch.tensor([0, 7, 37])]
+    extend = operator("opennpu.radix_attention_extend.default", like, options)
     assert extend.kernels == ["kv_write", "paged_attention"]
     pool = PagePool(extend.device, extend.signature.kv, page_size, pages, layout)
     for view, cache in zip(pool.views(0), caches, strict=True):
         view.copy_(cache)
     for lengths, new in chunks:
-        own, rest = radix_arguments([*lengths, 34][:2], new, page_size, pages, dtype)
+        own, rest = radix_arguments(lengths, new, page_size, pages, dtype)
         starts = torch.tensor([0, *new]).cumsum(0)
         y = extend(*own, *caches, *rest, starts, kv=pool)
         close(y, ops.radix_attention_extend(*own, *caches, *rest, starts, **options))
