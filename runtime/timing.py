@@ -1,6 +1,7 @@
 """What launches of a compiled model would take on the chip: the timing model, docs/timing.md."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -195,6 +196,12 @@ class TimedModel:
             )
         self.chip, self.image = replace(compiled_for, timing=chip.timing), container.program
         self.program = Program(Device(self.chip, threads=1), self.image, container.signature)
+
+    def on(self, chip: Chip) -> "TimedModel":
+        """The same program on a chip that differs in costs only."""
+        other = copy(self)
+        other.chip = replace(self.chip, timing=chip.timing)
+        return other
 
     @property
     def is_language_model(self) -> bool:

@@ -1,7 +1,7 @@
 """A recorded launch as a Chrome JSON trace, for ui.perfetto.dev and chrome://tracing.
 
-One process a core with a track for each engine, and one for the chip with the ops; flags are flow arrows. Times
-are microseconds of the chip's clock. The format: "Trace Event Format" (Google, 2016).
+One process a core with a track for each engine, and one for the chip with the ops; flags are flow arrows.
+Times are microseconds of the chip's clock. The format: "Trace Event Format" (Google, 2016).
 """
 
 from collections.abc import Iterator
