@@ -42,10 +42,58 @@ int64_t element_offset(const isa::MxLoad& op, const npu_chip_desc& chip, int64_t
   }
 }
 
-uint32_t read16(const std::byte* p) {
-  uint16_t v;
-  std::memcpy(&v, p, 2);
-  return v;
+// ---- whole strips; each returns how much of K it has packed
+
+using Words = uint32_t __attribute__((vector_size(16)));
+
+Words load(const std::byte* p) {
+  Words words;
+  std::memcpy(&words, p, sizeof words);
+  return words;
+}
+
+// Rows of K by 32-bit words (an f32, a pair of bf16), 4 × 4 of them transposed at a time.
+int64_t turn(std::byte* strip, const std::byte* in, int64_t stride, int64_t words) {
+  int64_t k = 0;
+  for (; k + 4 <= words; k += 4)
+    for (int64_t c = 0; c < kStrip; c += 4) {
+      const std::byte* block = in + c * stride + k * 4;
+      const Words r0 = load(block), r1 = load(block + stride);
+      const Words r2 = load(block + 2 * stride), r3 = load(block + 3 * stride);
+      const Words low01 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5);
+      const Words low23 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+      const Words high01 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
+      const Words high23 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+      const Words columns[] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+                               __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                               __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+                               __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+      for (int64_t i = 0; i < 4; ++i)
+        std::memcpy(strip + ((k + i) * kStrip + c) * 4, &columns[i], sizeof(Words));
+    }
+  return k;
+}
+
+// Two rows of bf16 as pairs.
+int64_t interleave(std::byte* strip, const std::byte* in, int64_t stride, int64_t rows) {
+  int64_t k = 0;
+  for (; k + kPair <= rows; k += kPair) {
+    uint16_t even[kStrip], odd[kStrip], pairs[kStrip * kPair];
+    std::memcpy(even, in + k * stride, sizeof even);
+    std::memcpy(odd, in + (k + 1) * stride, sizeof odd);
+    for (int c = 0; c < kStrip; ++c) {
+      pairs[2 * c] = even[c];
+      pairs[2 * c + 1] = odd[c];
+    }
+    std::memcpy(strip + k * kStrip * 2, pairs, sizeof pairs);
+  }
+  return k;
+}
+
+// Rows of f32 as they are.
+int64_t copy_rows(std::byte* strip, const std::byte* in, int64_t stride, int64_t rows) {
+  for (int64_t k = 0; k < rows; ++k) std::memcpy(strip + k * kStrip * 4, in + k * stride, kStrip * 4);
+  return rows;
 }
 
 }  // namespace
@@ -100,29 +148,19 @@ void Stationary::before_write(const Extent& extent) {
   aliased_ = {};
 }
 
-// Returns the stride of the strips it made. A pair of bf16, or an f32, is moved as a 32-bit word.
+// Returns the stride of the strips it made. A whole strip goes the fast way as far as it leads.
 int64_t Stationary::pack(const std::byte* source, const isa::MxLoad& op, const npu_chip_desc& chip) {
   const int64_t size = dtype_size(op.dtype), pair = 4 / size, stride = ceil_div(k_, pair) * kStrip * 4;
-  const auto layout = isa::Layout(op.layout);
-  const int64_t whole = layout == isa::Layout::Packed ? 0 : k_ / pair * pair;
   for (int64_t first = 0; first < n_; first += kStrip) {
     std::byte* strip = own_.data() + first / kStrip * stride;
     const int64_t columns = n_ - first < kStrip ? n_ - first : kStrip;
-    for (int64_t k = 0; k < whole; k += pair) {
-      std::byte* out = strip + k / pair * kStrip * 4;
-      const std::byte* in = source + element_offset(op, chip, k, first);
-      if (layout == isa::Layout::Nk) {
-        for (int64_t c = 0; c < columns; ++c) std::memcpy(out + c * 4, in + c * op.stride, 4);
-      } else if (pair == 1) {
-        std::memcpy(out, in, columns * 4);
-      } else {
-        for (int64_t c = 0; c < columns; ++c) {
-          const uint32_t word = read16(in + c * 2) | read16(in + op.stride + c * 2) << 16;
-          std::memcpy(out + c * 4, &word, 4);
-        }
-      }
-    }
-    for (int64_t k = whole; k < k_; ++k)
+    const std::byte* in = source + element_offset(op, chip, 0, first);
+    int64_t k = 0;
+    if (columns == kStrip && isa::Layout(op.layout) == isa::Layout::Nk)
+      k = turn(strip, in, op.stride, k_ / pair) * pair;
+    else if (columns == kStrip && isa::Layout(op.layout) == isa::Layout::Kn)
+      k = pair == kPair ? interleave(strip, in, op.stride, k_) : copy_rows(strip, in, op.stride, k_);
+    for (; k < k_; ++k)
       for (int64_t c = 0; c < columns; ++c)
         std::memcpy(strip + ((k / pair * kStrip + c) * pair + k % pair) * size,
                     source + element_offset(op, chip, k, first + c), size);
