@@ -1,4 +1,7 @@
-"""Mixture of experts: routing, the product with each row's expert, and the whole layer."""
+"""Mixture of experts: routing, the product with each row's expert, and the whole layer.
+
+A program is made for a number of experts and of choices: `int` of them ends their being symbolic.
+"""
 
 from itertools import pairwise
 
@@ -21,7 +24,7 @@ from torch import Tensor
 def _topk_softmax(logits, k, renormalize=False):
     check_dtype("topk_softmax", "logits", logits, FLOATS)
     check_rank("topk_softmax", "logits", logits, 2, 2)
-    rows, experts = logits.shape
+    rows, experts = logits.shape[0], int(logits.shape[1])
     check(k > 0, f"opennpu::topk_softmax: k is {k}, expected at least 1")
     check(k <= experts, f"opennpu::topk_softmax: k is {k}, expected at most the {experts} experts")
     return (
@@ -53,7 +56,7 @@ def _grouped_matmul(x, w, offsets, *, activation="none"):
     check_rank(name, "x", x, 2, 2)
     check_dtype(name, "w", w, [x.dtype])
     check_rank(name, "w", w, 3, 3)
-    experts, columns, k = w.shape
+    experts, (columns, k) = int(w.shape[0]), w.shape[1:]
     check_shape(name, "x", x, (x.shape[0], k))
     check_dtype(name, "offsets", offsets, INTEGERS)
     check_shape(name, "offsets", offsets, (experts + 1,))
@@ -90,10 +93,11 @@ def _fused_moe(x, topk_weights, topk_ids, w13, w2, *, activation="silu"):
     name = "fused_moe"
     check_dtype(name, "x", x, FLOATS)
     check_rank(name, "x", x, 2, 2)
-    (tokens, hidden), (experts, _, _) = x.shape, _rank_3(name, "w2", w2).shape
+    check_rank(name, "w2", w2, 3, 3)
+    (tokens, hidden), experts = x.shape, int(w2.shape[0])
     check_dtype(name, "topk_weights", topk_weights, FLOATS)
     check_rank(name, "topk_weights", topk_weights, 2, 2)
-    check_shape(name, "topk_weights", topk_weights, (tokens, topk_weights.shape[1]))
+    check_shape(name, "topk_weights", topk_weights, (tokens, int(topk_weights.shape[1])))
     check_dtype(name, "topk_ids", topk_ids, INTEGERS)
     check_shape(name, "topk_ids", topk_ids, topk_weights.shape)
     width = w2.shape[2]
@@ -126,8 +130,3 @@ def fused_moe(
     y = grouped_matmul(x[row // topk_ids.shape[1]], w13, offsets, activation=f"gate_{activation}")
     y = grouped_matmul(y, w2, offsets)[row.argsort()].view(*topk_ids.shape, -1)
     return (y.float() * topk_weights.float()[..., None]).sum(1).to(x.dtype)
-
-
-def _rank_3(op: str, name: str, x: Tensor) -> Tensor:
-    check_rank(op, name, x, 3, 3)
-    return x
