@@ -165,6 +165,13 @@ npu_status stream_synchronize(npu_stream stream) {
   });
 }
 
+npu_status stream_query(npu_stream stream) {
+  return guarded([&] {
+    require(stream);
+    return stream->queue->idle() ? NPU_OK : NPU_NOT_READY;
+  });
+}
+
 // The host address of HBM bytes that a copy reads or writes.
 std::byte* host_bytes(npu_stream stream, npu_address address, uint64_t bytes) {
   Memory& memory = stream->device.memory();
@@ -321,6 +328,7 @@ constexpr npu_driver kDriver = {
     .stream_create = stream_create,
     .stream_destroy = stream_destroy,
     .stream_synchronize = stream_synchronize,
+    .stream_query = stream_query,
     .copy_to_device = copy_to_device,
     .copy_to_host = copy_to_host,
     .copy_on_device = copy_on_device,

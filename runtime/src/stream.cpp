@@ -74,6 +74,11 @@ void Stream::wait() {
   }
 }
 
+bool Stream::idle() {
+  std::lock_guard lock(mutex_);
+  return done_ == pushed_;
+}
+
 std::optional<Error> Stream::take_failure() {
   std::lock_guard lock(mutex_);
   return std::exchange(failure_, std::nullopt);

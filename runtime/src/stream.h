@@ -67,6 +67,9 @@ class Stream {
   // Waits for the work pushed so far, running it here if nobody else does yet.
   void wait();
 
+  // Whether all work has run.
+  bool idle();
+
   // The first failure since the last call, if there is one.
   std::optional<Error> take_failure();
 

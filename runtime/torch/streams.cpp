@@ -88,7 +88,9 @@ void wait_for_streams(DeviceIndex index) {
 }
 
 bool query_stream(c10::Stream stream) {
-  return Event(chip(stream.device_index()), native_stream(stream)).happened();
+  const npu_status status = chip(stream.device_index()).driver->stream_query(native_stream(stream));
+  if (status != NPU_NOT_READY) check(status);
+  return status == NPU_OK;
 }
 
 }  // namespace opennpu::torch_device

@@ -28,7 +28,7 @@ extern "C" {
 
 typedef enum npu_status {
   NPU_OK = 0,
-  NPU_NOT_READY = 1,  // event_query: the event has not happened yet
+  NPU_NOT_READY = 1,  // stream_query, event_query: work is left, the event has not happened yet
   NPU_ERROR_INVALID_ARGUMENT = 2,
   NPU_ERROR_UNSUPPORTED = 3,      // this driver or build cannot do it
   NPU_ERROR_OUT_OF_MEMORY = 4,    // of the chip or the host; the message says which
@@ -143,6 +143,9 @@ typedef struct npu_driver {
 
   // Waits for the stream's work. Returns its first failure since the last synchronisation.
   npu_status (*stream_synchronize)(npu_stream stream);
+
+  // NPU_OK when all work queued on the stream has run, else NPU_NOT_READY. Reports no failure of the work.
+  npu_status (*stream_query)(npu_stream stream);
 
   // Copies between host and HBM, or within HBM, in stream order. The HBM bytes must lie within one
   // allocation, else the call itself fails; those of a copy within HBM must not overlap. Host
