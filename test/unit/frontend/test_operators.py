@@ -49,16 +49,40 @@ CALLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("op", "args", "options"), CALLS)
-def test_opcheck(op, args, options):
-    opcheck(op, args, options)
+DEVICES = ["cpu", "opennpu"]
+each_call = pytest.mark.parametrize(("op", "args", "options"), CALLS)
 
 
-@pytest.mark.parametrize(("op", "args", "options"), CALLS)
-def test_results_are_dense(op, args, options):
-    results = op(*args, **options)
-    for y in results if isinstance(results, tuple) else (results,):
-        assert y.is_contiguous()
+def on(device, values):
+    return [x.to(device) if torch.is_tensor(x) else x for x in values]
+
+
+@each_call
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck(op, args, options, device):
+    opcheck(op, on(device, args), options)
+
+
+@each_call
+@pytest.mark.parametrize("device", DEVICES)
+def test_results_are_dense(op, args, options, device):
+    for y in listed(op(*on(device, args), **options)):
+        assert y.is_contiguous() and y.device.type == device
+
+
+@each_call
+def test_the_device_computes_what_the_host_does(op, args, options):
+    """Sums in another order, and one rounding that may fall to the other side."""
+    torch.opennpu.reset_fallbacks()
+    expected, found = listed(op(*args, **options)), listed(op(*on("opennpu", args), **options))
+    for y, on_chip in zip(expected, found, strict=True):
+        tolerance = {"rtol": BF16_ROUNDING, "atol": 1e-2} if y.dtype == torch.bfloat16 else {}
+        torch.testing.assert_close(on_chip.cpu(), y, **tolerance)
+    assert torch.opennpu.fallbacks() == {}
+
+
+def listed(results):
+    return results if isinstance(results, tuple) else (results,)
 
 
 def test_a_backward_pass_warns():
