@@ -12,6 +12,7 @@
 namespace opennpu::torch_device {
 
 void bind_operators(const pybind11::handle& module);  // bind_operators.cpp
+void bind_programs(const pybind11::handle& module);   // bind_programs.cpp
 
 namespace {
 
@@ -90,6 +91,7 @@ PYBIND11_MODULE(_torch, m) {
   m.def("synchronize", &synchronize_device);
   m.def("handles", &handles);
   bind_operators(m);
+  bind_programs(m);
   m.def("counters", &counters);
   m.def("reset_counters", [](DeviceIndex index) {
     const Chip& open = chip(index);

@@ -6,11 +6,12 @@ program's symbols and make its arguments.
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from opennpu.runtime import _torch
 from opennpu.runtime.container import Container
 from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.extents import Extent
@@ -74,8 +75,17 @@ def compile_call(target: str, args: list, kwargs: dict, out: list) -> tuple[byte
         return str(error).partition("\n")[0]
 
 
+def load_program(container: Container, device: int) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+    """What launches a program on the current stream: its inputs → its outputs, which are new.
+
+    Inputs are as many as their names count, `arg0, arg1, …`; those that the program does not use may be
+    anything. Behind them comes the weight segment, if the program has one. Raises Unbindable.
+    """
+    return _torch.GraphProgram(device, container.program, recipe(container.signature, False))
+
+
 def recipe(signature: Signature, outputs_exist: bool) -> Recipe:
-    """Raises Unbindable."""
+    """Weights are the operand behind the inputs. Raises Unbindable."""
     numbers = {name: i for i, name in enumerate(signature.symbols)}
     outputs = list(signature.tensors("output").values())
     operands = {name: _number(name) for name in signature.tensors("input")}
@@ -154,7 +164,9 @@ def _arguments(signature: Signature, numbers: Mapping[str, int], outputs: Mappin
                 yield "symbol", numbers[arg.name], ()
             case "kv":
                 yield "kv", KV_FIELDS.index(arg.field), ()
-            case "workspace" | "weights":  # an operator's program has no weights: no bytes
+            case "weights" if signature.weight_bytes:
+                yield "input", _operand_count(signature), ()
+            case "workspace" | "weights":  # no weights are a workspace of no bytes
                 yield "workspace", 0, _terms(arg.bytes, numbers)
 
 
