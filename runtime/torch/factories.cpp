@@ -29,26 +29,22 @@ using c10::SymIntArrayRef;
 constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::PrivateUse1);
 
 // Checks what a factory was asked for and makes its device the current one while the tensor is made.
-c10::DeviceGuard checked(std::optional<c10::Layout> layout, std::optional<c10::Device> device,
-                         std::optional<bool> pin_memory) {
-  TORCH_CHECK(c10::layout_or_default(layout) == c10::kStrided,
-              "opennpu: only strided tensors can be made on the device, not ",
-              c10::layout_or_default(layout));
+c10::DeviceGuard checked(std::optional<c10::Device> device, std::optional<bool> pin_memory) {
   TORCH_CHECK(!c10::pinned_memory_or_default(pin_memory), "opennpu: only tensors of the CPU can be pinned");
   return c10::DeviceGuard(c10::device_or_default(device));
 }
 
-Tensor empty(IntArrayRef size, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
+Tensor empty(IntArrayRef size, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout>,
              std::optional<c10::Device> device, std::optional<bool> pin_memory,
              std::optional<c10::MemoryFormat> format) {
-  const c10::DeviceGuard guard = checked(layout, device, pin_memory);
+  const c10::DeviceGuard guard = checked(device, pin_memory);
   return at::detail::empty_generic(size, &allocator(), kKeys, c10::dtype_or_default(dtype), format);
 }
 
 Tensor empty_strided(IntArrayRef size, IntArrayRef stride, std::optional<c10::ScalarType> dtype,
-                     std::optional<c10::Layout> layout, std::optional<c10::Device> device,
+                     std::optional<c10::Layout>, std::optional<c10::Device> device,
                      std::optional<bool> pin_memory) {
-  const c10::DeviceGuard guard = checked(layout, device, pin_memory);
+  const c10::DeviceGuard guard = checked(device, pin_memory);
   return at::detail::empty_strided_generic(size, stride, &allocator(), kKeys, c10::dtype_or_default(dtype));
 }
 

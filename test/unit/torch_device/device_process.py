@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 
 def run(script: str, **settings: object) -> str:
@@ -15,5 +17,8 @@ def run(script: str, **settings: object) -> str:
 
 def start(script: str, **settings: object) -> subprocess.CompletedProcess:
     environment = os.environ | {name: str(value) for name, value in settings.items()}
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "script.py"  # a file, so that it can start processes of its own
+        file.write_text(textwrap.dedent(script))
+        command = [sys.executable, "-W", "ignore", file]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

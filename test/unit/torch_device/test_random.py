@@ -31,7 +31,7 @@ def test_the_devices_numbers_are_its_own():
         lambda x: x.uniform_(),
         lambda x: x.normal_(),
         lambda x: x.bernoulli_(0.5),
-        lambda x: torch.bernoulli(x.abs().clamp(0, 1)),
+        lambda x: torch.bernoulli(x / 2),
         lambda x: torch.nn.functional.dropout(x, 0.5),
         lambda x: torch.multinomial(torch.ones(5).to(x.device), 3),
         lambda x: torch.rand_like(x),
@@ -60,10 +60,8 @@ def test_generators():
     b.set_state(state)
     assert torch.equal(torch.randn(5, device="opennpu", generator=b).cpu(), second.cpu())
     c = a.clone_state()
-    assert torch.equal(
-        torch.randn(5, device="opennpu", generator=c).cpu(),
-        torch.randn(5, device="opennpu", generator=a).cpu(),
-    )
+    third = torch.randn(5, device="opennpu", generator=a).cpu()
+    assert torch.equal(torch.randn(5, device="opennpu", generator=c).cpu(), third)
     assert torch.equal(first.cpu(), torch.randn(5, generator=torch.Generator().manual_seed(11)))
     assert a.seed() != 11
 
