@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from opennpu.compiler.ordering import Edge, Item, find_edges
 from opennpu.compiler.passes.registry import register_pass
-from opennpu.compiler.tile_ir import body_of, kernel_name, kernels
+from opennpu.compiler.tile_ir import body_of, integer, kernel_name, kernels
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.isa.table import ISA
 from opennpu.dialects.locations import describe
@@ -83,8 +83,9 @@ def _value(flag: _Flag, edge: Edge) -> ir.Value:
     number = constant(flag.number)
     if edge.slots < 2:
         return number
-    siblings = edge.x.op.block.operations
-    slot = next(op.operation for op in siblings if op.operation.name == "npu_tile.slot")
+    siblings = (op.operation for op in edge.x.op.block.operations)
+    slots = (op for op in siblings if op.name == "npu_tile.slot")
+    slot = next(op for op in slots if integer(op, "slots", None) == edge.slots)
     return arith.addi(number, slot.results[0])
 
 

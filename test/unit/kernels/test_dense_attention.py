@@ -116,6 +116,13 @@ def test_masks(element, extents, shape):
     attention.check(**tensors)
 
 
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_a_small_mask_leaves_room_for_more_slots(engine):
+    """One row of bools: keys and values then have more slots in their loop than the mask."""
+    attention = Attention(8, 8, 64, "bf16", mask="i1", shape=(1, 1, 1, "S"), engine=engine)
+    attention.check(**attention.random(1, 300, 300, (1, 1, 1, 300)))
+
+
 def test_a_mask_and_causal():
     attention = Attention(2, 2, 16, mask="i1", causal=True)
     attention.check(**attention.random(1, 150, 150, (1, 2, 150, 150)))
