@@ -98,8 +98,9 @@ def packed(
         count = b.load_scalar(b.address(q_start, sequence + 1), q_start.dtype) - begin
         first_key, keys = keys_of(sequence)
         pieces = ceildiv(count, shape.tokens) * shape.groups
-        # The first piece of a sequence goes to core `sequence mod cores`.
-        shift = (b.core() + sequence * (chip.cores - 1)) % chip.cores
+        # The first piece of a sequence goes to core `sequence · groups mod cores`: with one block each, as in
+        # decode, the pieces of a sequence go on where those of the one before it end.
+        shift = (b.core() + sequence * (-shape.groups % chip.cores)) % chip.cores
         with b.loop(shift, pieces, chip.cores) as piece:
             first = piece // shape.groups * shape.tokens
             yield Item(

@@ -12,6 +12,12 @@ from opennpu.runtime.chip import Chip
 BUFFERS = 2
 """What a loop allocates may be double-buffered."""
 
+STREAM_BUFFERS = 4
+"""Tiles of w, where a quarter of scratchpad holds as many; npu-tile-double-buffer gives them what is left."""
+
+NARROWER_PAYS = 1.05
+"""A narrower column tile must save a core more than this: it has shorter bursts and more of them."""
+
 
 @dataclass(frozen=True)
 class MatmulTiling:
@@ -44,7 +50,9 @@ def matmul_tiling(
     kt = kt or chip.mx_k
     by_acc = chip.acc_bytes // (BUFFERS * accumulators * nt * 4)
     most = min(by_acc, max(m, 1)) if m is not None else by_acc
-    rest = chip.spm_bytes - BUFFERS * (kt * nt * itemsize + accumulators * nt * 4)
+    w = kt * nt * itemsize
+    stream = STREAM_BUFFERS if STREAM_BUFFERS * w <= chip.spm_bytes // 4 else BUFFERS
+    rest = chip.spm_bytes - stream * w - BUFFERS * accumulators * nt * 4
     per_row = 2 * BUFFERS * nt * 4
     if k:
         rows = rest // (k * itemsize + per_row)
@@ -62,9 +70,14 @@ def depth_tile(chip: Chip, k: int | None, itemsize: int, nt: int) -> int:
 
 
 def column_tile(chip: Chip, n: int) -> int:
-    """The column tile width, a multiple of the strip, that leaves the slowest core least to do."""
+    """The widest column tile, a multiple of the strip, that leaves the slowest core next to least to do."""
+
+    def slowest(nt: int) -> int:
+        return ceildiv(ceildiv(n, nt), chip.cores) * nt
+
     widths = range(chip.mx_n, 0, -chip.strip)
-    return min(widths, key=lambda nt: ceildiv(ceildiv(n, nt), chip.cores) * nt)
+    most = NARROWER_PAYS * min(map(slowest, widths))
+    return next(nt for nt in widths if slowest(nt) <= most)
 
 
 def row_block(chip: Chip, row_bytes: int, most: int = 128) -> int:

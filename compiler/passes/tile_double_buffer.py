@@ -1,9 +1,11 @@
-"""npu-tile-double-buffer: buffers of a loop body get two slots, so that load and compute overlap.
+"""npu-tile-double-buffer: buffers of a loop body get slots, so that load and compute overlap.
 
 An alloc in a loop body means a fresh buffer each iteration. It moves to the start of the
 kernel and gets two slots used in turn, if two queues work on it and the memory lasts; else
 one. Every use then adds `slot · slot_bytes` to its offset, where `npu_tile.slot` is the
 iteration modulo the slots. Buffers that a DMA fills come first, small ones before large.
+What memory is left goes to those that stream into the matrix unit, up to STREAM_SLOTS each: with
+two, a transfer would wait for the latency of the one before it and for the work on its bytes.
 """
 
 from opennpu.compiler.passes.registry import register_pass
@@ -24,6 +26,9 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith
 
 SLOTS = 2
+STREAM_SLOTS = 4
+STREAM = {"load", "matrix"}
+"""The queues that work on a buffer that streams into the matrix unit."""
 
 
 @register_pass(
@@ -39,29 +44,35 @@ class _Kernel:
     def __init__(self, kernel: ir.Operation, chip: Chip):
         self.kernel = kernel
         self.free = {"spm": chip.spm_bytes, "acc": chip.acc_bytes}
-        self.slots: dict[ir.Operation, SlotOp] = {}  # by loop
+        self.slots: dict[tuple[ir.Operation, int], SlotOp] = {}  # by loop and number of slots
 
     def run(self) -> None:
         buffers = [buffer_of(op) for op in allocs(self.kernel)]
         for buffer in buffers:
             self.free[buffer.space] -= buffer.bytes
-        for buffer in sorted(buffers, key=_priority):
-            loop = self._loop_of(buffer)
-            if loop is not None and len(_queues(buffer)) > 1 and self.free[buffer.space] >= buffer.slot_bytes:
-                self.free[buffer.space] -= (SLOTS - 1) * buffer.slot_bytes
-                self._rotate(buffer, loop)
+        rotating = [buffer for buffer in sorted(buffers, key=_priority) if self._rotates(buffer)]
+        slots = dict.fromkeys(rotating, 1)
+        for most in (SLOTS, STREAM_SLOTS):
+            for buffer in rotating:
+                more = (most - slots[buffer]) * buffer.slot_bytes
+                if more <= self.free[buffer.space] and (most == SLOTS or _queues(buffer) == STREAM):
+                    self.free[buffer.space] -= more
+                    slots[buffer] = most
+        for buffer in rotating:
+            if slots[buffer] > 1:
+                self._rotate(buffer, slots[buffer])
         first = body_of(self.kernel).operations[0]
         for buffer in buffers:
             buffer.op.move_before(first)
 
-    def _loop_of(self, buffer: Buffer) -> ir.Operation | None:
-        """The loop whose every iteration has a fresh buffer; None for one of the kernel."""
+    def _rotates(self, buffer: Buffer) -> bool:
+        """Whether every iteration of a loop has a fresh buffer, which several queues work on."""
         loop = enclosing(buffer.op, "scf.for")
-        return loop if loop and enclosing(loop, "npu_tile.kernel") else None
+        return bool(loop and enclosing(loop, "npu_tile.kernel")) and len(_queues(buffer)) > 1
 
-    def _rotate(self, buffer: Buffer, loop: ir.Operation) -> None:
-        slot = self._slot(loop)
-        buffer.op.attributes["slots"] = integer_attr(SLOTS)
+    def _rotate(self, buffer: Buffer, slots: int) -> None:
+        slot = self._slot(enclosing(buffer.op, "scf.for"), slots)
+        buffer.op.attributes["slots"] = integer_attr(slots)
         buffer.op.attributes["loop"] = slot.attributes["loop"]
         with ir.InsertionPoint.after(slot), buffer.op.location:
             shift = arith.muli(slot.res, constant(buffer.slot_bytes))
@@ -71,14 +82,14 @@ class _Kernel:
                 offset = arith.addi(user.operands[use.operand_number + 1], shift)
             user.operands[use.operand_number + 1] = offset
 
-    def _slot(self, loop: ir.Operation) -> SlotOp:
-        """The slot of the current iteration of a loop; one operation a loop."""
-        if loop not in self.slots:
+    def _slot(self, loop: ir.Operation, slots: int) -> SlotOp:
+        """The slot of the current iteration of a loop; one operation a loop and number of slots."""
+        if (loop, slots) not in self.slots:
             number = integer_attr(len(self.slots))
             with ir.InsertionPoint.at_block_begin(body_of(loop)), loop.location:
                 iv = body_of(loop).arguments[0]
-                self.slots[loop] = SlotOp(iv, loop=number, slots=integer_attr(SLOTS))
-        return self.slots[loop]
+                self.slots[loop, slots] = SlotOp(iv, loop=number, slots=integer_attr(slots))
+        return self.slots[loop, slots]
 
 
 def _queues(buffer: Buffer) -> set[str]:

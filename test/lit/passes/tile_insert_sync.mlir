@@ -1,11 +1,11 @@
 // RUN: npu-opt %s --npu-tile-double-buffer --npu-tile-insert-sync --canonicalize --cse | FileCheck %s
 
-// Load runs ahead of matrix by two slots of w, and into the next outer iteration by two of x.
+// Load runs ahead of matrix by four slots of w, and into the next outer iteration by two of x.
 // What other edges imply has no flag: that matrix may write a slot of y again follows from
 // vector before store (x), store before load (x), load before matrix (w).
 // CHECK: "npu_tile.kernel"
 // Credits of the carried edges, one a slot.
-// CHECK-COUNT-4: "npu_tile.set_flag"
+// CHECK-COUNT-6: "npu_tile.set_flag"
 // CHECK-NOT: "npu_tile.set_flag"
 // CHECK: scf.for
 // CHECK: "npu_tile.wait_flag"(%[[STORED:.*]]) {queue = "load"}
@@ -30,7 +30,7 @@
 // CHECK-NEXT: "npu_tile.set_flag"(%[[STORED]]) {queue = "store"}
 // CHECK-NEXT: {{^ *[}]$}}
 // The drains.
-// CHECK-COUNT-4: "npu_tile.wait_flag"({{.*}}) {queue = "load"}
+// CHECK-COUNT-6: "npu_tile.wait_flag"({{.*}}) {queue = "load"}
 // CHECK-NEXT: })
 
 func.func @main() {
