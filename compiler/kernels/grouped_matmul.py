@@ -1,7 +1,8 @@
 """`npu.grouped_matmul`: every group of rows times its own matrix.
 
-Where a group's rows begin and end stands in memory; the loop over them runs as often as there
-are rows, so a group without any costs two scalar loads. The column tiles of a group are dealt
+Where a group's rows begin and end stands in memory, two i32 that one scalar load brings as an
+i64; the loop over them runs as often as there are rows, so a group without any costs just that
+load. The column tiles of a group are dealt
 to the cores one by one, those of the next group from the next core on: with a row each, as in
 decoding, all cores still have work.
 """
@@ -25,7 +26,8 @@ def emit_grouped_matmul(ctx: KernelContext, op: ir.OpView) -> None:
     with ctx.kernel(op, "grouped_matmul", *cost(op, product)) as b:
         tiles = product.columns(b)
         with b.loop(0, b.sym(groups)) as group:
-            begin, end = (b.load_scalar(b.address(offsets, group + i), offsets.dtype) for i in range(2))
+            both = b.load_scalar(b.address(offsets, group), "i64")
+            begin, end = both % (1 << 32), both // (1 << 32)
             own = (b.core() + group * (cores - 1)) % cores
             with b.loop(begin, end, product.tiling.mt) as row:
                 rows = product.rows(b, (row,), end)

@@ -15,8 +15,9 @@
 // A group's rows are from its offset to the next; column tiles are dealt to the two cores, packed
 // weights [expert][tile][k tile] come in one burst each.
 // CHECK: scf.for %[[GROUP:.*]] = %{{.*}} to %c8_i64
-// CHECK: %[[BEGIN:.*]] = "npu_tile.load_scalar"
-// CHECK: %[[END:.*]] = "npu_tile.load_scalar"
+// CHECK: %[[BOTH:.*]] = "npu_tile.load_scalar"{{.*}}dtype = "i64"
+// CHECK: %[[BEGIN:.*]] = arith.remsi %[[BOTH]]
+// CHECK: %[[END:.*]] = arith.floordivsi %[[BOTH]]
 // CHECK: scf.for %[[ROW:.*]] = %[[BEGIN]] to %[[END]]
 // CHECK: scf.for %{{.*}} = %{{.*}} to %c2_i64 step %c2_i64
 // CHECK: "npu_tile.mx_load"{{.*}}layout = "packed"
