@@ -71,12 +71,12 @@ def _compile(call: "_Call", chip: Chip) -> bytes:
     """The program for as many extents as can be had."""
     try:
         return _build(call, call.dynamic_places(), chip)
-    except CompileError as error:
+    except Exception as error:
         if not call.dynamic_places():
             raise
         try:
             return _build(call, set(), chip)
-        except CompileError:
+        except Exception:
             raise error from None
 
 

@@ -1,10 +1,10 @@
 """Selection of elements by tensors of indices.
 
-Indices count from the front; PyTorch's negative ones are not looked for.
+The indices of `x[i, j]` may count from the end. Those of embedding, index_select and gather count from
+the front, as PyTorch demands.
 """
 
 from opennpu.compiler.conversions.table import (
-    Unsupported,
     converts,
     index_tensor,
     normal_dim,
@@ -12,7 +12,7 @@ from opennpu.compiler.conversions.table import (
     to_last,
 )
 from opennpu.dialects import npu
-from opennpu.dialects.symbols import dim, num_elements
+from opennpu.dialects.symbols import Sym, dim, num_elements
 
 
 @converts("aten.embedding")
@@ -22,6 +22,8 @@ def embedding(table, index, *_):
 
 @converts("aten.index_select")
 def index_select(x, axis, index):
+    if rank(x) == 0:
+        return x
     return gather_along(x, normal_dim(axis, rank(x)), index)
 
 
@@ -37,6 +39,8 @@ def gather_along(x, axis, index):
 
 @converts("aten.gather")
 def gather(x, axis, index, _sparse):
+    if rank(x) == 0:
+        return npu.reshape(x, npu.dims(index))
     axis, shape, wanted = normal_dim(axis, rank(x)), npu.dims(x), npu.dims(index)
     for i in range(rank(x)):
         if i != axis and wanted[i] != shape[i]:
@@ -47,15 +51,25 @@ def gather(x, axis, index, _sparse):
 
 @converts("aten.index.Tensor", "aten.index.Tensor_hacked_twin")
 def index(x, indices):
-    given = [(i, index_tensor(t)) for i, t in enumerate(indices) if t is not None]
+    axes = [axis for axis, t in enumerate(indices) if t is not None]
+    given = [from_front(index_tensor(indices[axis]), npu.dims(x)[axis]) for axis in axes]
     if len(given) == 1:
-        return gather_along(x, *given[0])
-    axes = [axis for axis, _ in given]
+        return gather_along(x, axes[0], given[0])
     if axes == [0, 1] and rank(x) == 2:
-        return pick(x, *(t for _, t in given))
-    if axes == list(range(len(axes))):
-        return gather_flat(x, [t for _, t in given])
-    raise Unsupported(f"indices of the dimensions {axes} of {rank(x)}")
+        return pick(x, *given)
+    rest = [axis for axis in range(rank(x)) if axis not in axes]
+    rows = gather_flat(npu.transpose(x, [*axes, *rest]), given)
+    first = axes[0] if axes == list(range(axes[0], axes[-1] + 1)) else 0  # else the index's come first
+    count = rank(rows) - len(rest)
+    perm = [*range(count, count + first), *range(count), *range(count + first, rank(rows))]
+    return npu.transpose(rows, perm)
+
+
+def from_front(index, extent):
+    """The index with the extent added where it is negative."""
+    element = npu.dtype(index)
+    behind = npu.binary("add", index, npu.extent(extent, element))
+    return npu.select(npu.binary("lt", index, npu.constant(0, [], element)), behind, index)
 
 
 def pick(x, rows, columns):
@@ -76,9 +90,7 @@ def gather_flat(x, indices):
     shape, count = npu.dims(x), len(indices)
     flat = indices[0]
     for extent, following in zip(shape[1:count], indices[1:], strict=True):
-        if not isinstance(extent, int):
-            raise Unsupported(f"indices of {count} dimensions, one of them of extent {extent}")
-        stride = npu.constant(extent, [], npu.dtype(flat))
+        stride = npu.extent(extent, npu.dtype(flat))
         flat = npu.binary("add", npu.binary("mul", flat, stride), npu.cast(following, npu.dtype(flat)))
     return npu.gather(npu.reshape(x, [num_elements(shape[:count]), *shape[count:]]), flat)
 
@@ -87,7 +99,6 @@ def gather_flat(x, indices):
 def flip(x, axes):
     for axis in (normal_dim(a, rank(x)) for a in axes):
         extent = npu.dims(x)[axis]
-        if not isinstance(extent, int):
-            raise Unsupported(f"a flip of the extent {extent}")
-        x = gather_along(x, axis, npu.iota([extent], 0, "i64", dim(extent - 1), -1))
+        last = npu.extent(dim(Sym.of(extent) - 1), "i64")
+        x = gather_along(x, axis, npu.binary("sub", last, npu.iota([extent], 0, "i64")))
     return x

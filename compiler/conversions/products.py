@@ -4,6 +4,7 @@ from opennpu.compiler.conversions.table import (
     Unsupported,
     as_tensor,
     converts,
+    is_float,
     promote,
     promoted,
     rank,
@@ -18,7 +19,7 @@ def linear(x, w, bias):
     x, w = npu.cast(x, element), npu.cast(w, element)
     if rank(x) == 1:
         return npu.reshape(linear(npu.reshape(x, [1, *npu.dims(x)]), w, bias), [npu.dims(w)[0]])
-    y = npu.matmul(x, w, transpose_w=True)
+    y = batched(x, w, transpose_b=True)
     return y if bias is None else npu.binary("add", y, npu.cast(bias, element))
 
 
@@ -36,10 +37,15 @@ def matmul(a, b):
 
 def batched(a, b, transpose_b=False, element=None):
     """a·b (a·bᵀ) with batch dimensions broadcast; a b of two dimensions needs none."""
+    if not is_float(npu.dtype(a)):
+        raise Unsupported(f"a matrix product of {npu.dtype(a)}")
     if rank(b) > 2:
         batch = npu.broadcast(npu.dims(a)[:-2], npu.dims(b)[:-2])
         a = npu.broadcast_to(a, [*batch, *npu.dims(a)[-2:]])
         b = npu.broadcast_to(b, [*batch, *npu.dims(b)[-2:]])
+    if 0 in (*npu.dims(a), *npu.dims(b)):
+        columns = npu.dims(b)[-2 if transpose_b else -1]
+        return npu.constant(0.0, [*npu.dims(a)[:-1], columns], element or npu.dtype(a))
     return npu.matmul(a, b, transpose_w=transpose_b, element=element)
 
 

@@ -90,6 +90,34 @@ def arg_extreme(x, dim, keepdim, op):
     return npu.reshape(first, [1] * rank(x)) if keepdim else first
 
 
+BITS = {"i64": 64, "i32": 32, "i8": 8}
+MOST_ROUNDS = 16
+
+
+@converts("aten.topk")
+def top(x, k, axis, largest, _sorted):
+    """One after the other: the greatest, then that of what is left."""
+    element = npu.dtype(x)
+    if not isinstance(k, int) or k > MOST_ROUNDS or rank(x) == 0 or not largest or element == "i1":
+        raise Unsupported(f"other than the greatest elements, at most {MOST_ROUNDS}")
+    axis = normal_dim(axis, rank(x))
+    moved, back = to_last(x, axis)
+    last, values, indices = rank(x) - 1, [], []
+    least = as_tensor(-math.inf if is_float(element) else -(2 ** (BITS[element] - 1)), element)
+    free = npu.constant(1, npu.dims(moved), "i1")
+    for _ in range(k):
+        rest = npu.select(free, moved, least)
+        value = npu.reduce("max", rest, last, True)
+        first_free = npu.reduce("argmax", npu.cast(free, "i8"), last, True)  # where only the least are left
+        all_least = npu.binary("eq", value, least)
+        index = npu.select(all_least, first_free, npu.reduce("argmax", rest, last, True))
+        number = npu.iota([npu.dims(moved)[-1]], 0, "i64")
+        free = npu.binary("and", free, npu.binary("ne", number, index))
+        values.append(value)
+        indices.append(index)
+    return [npu.transpose(npu.concat(parts, last), back) for parts in (values, indices)]
+
+
 @converts("aten.any.dim", "aten.any.dims", "aten.any", op="max")
 @converts("aten.all.dim", "aten.all", op="min")
 def any_all(x, dims=None, keepdim=False, op=""):
@@ -130,9 +158,7 @@ def number_of_elements(x, dims):
     """How many elements a reduction over these dimensions takes, as a 0-d f32."""
     dims = [normal_dim(d, rank(x)) for d in dims or range(rank(x))] if rank(x) else []
     count = num_elements(npu.dims(x)[d] for d in dims)
-    if isinstance(count, int):
-        return as_tensor(float(count), "f32")
-    return npu.reduce("sum", npu.constant(1.0, [count], "f32"), 0)
+    return npu.extent(count, "f32")
 
 
 @converts("aten.linalg_vector_norm")
@@ -235,6 +261,12 @@ def native_batch_norm(x, w, b, mean, variance, training, momentum, eps):
     """What it saves for training has no meaning here."""
     saved = npu.constant(0.0, [npu.dims(x)[1]], "f32")
     return [batch_norm(x, w, b, mean, variance, training, momentum, eps, False), saved, saved]
+
+
+@converts("aten._native_batch_norm_legit_no_training")
+def batch_norm_of_inference(x, w, b, mean, variance, momentum, eps):
+    empty = npu.constant(0.0, [0], "f32")
+    return [batch_norm(x, w, b, mean, variance, False, momentum, eps, False), empty, empty]
 
 
 def by_channel(x, factor, term):

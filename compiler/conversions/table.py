@@ -116,10 +116,10 @@ def promote(*operands: ir.Value | Scalar) -> str:
 
 
 def as_tensor(x: ir.Value | Scalar, element: str) -> ir.Value:
-    """The operand in this dtype; a Python number becomes a constant without dimensions."""
+    """The operand in this dtype; a number becomes a tensor without dimensions."""
     if is_tensor(x):
         return npu.cast(x, element)
-    return npu.constant(static(x, "the number") if not isinstance(x, float) else x, [], element)
+    return npu.constant(x, [], element) if isinstance(x, Scalar) else npu.extent(x, element)
 
 
 def promoted(*operands: ir.Value | Scalar) -> list[ir.Value]:

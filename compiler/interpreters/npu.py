@@ -160,6 +160,11 @@ def _constant(machine, op):
     return torch.full(machine.shape(result), attr(op, "value"), dtype=element_dtype(result))
 
 
+@means("npu.extent")
+def _extent(machine, op):
+    return torch.tensor(Sym.of(attr(op, "value")).evaluate(machine.symbols))
+
+
 @means("npu.iota")
 def _iota(machine, op):
     shape, dim = machine.shape(op.results[0]), attr(op, "dim")

@@ -6,7 +6,6 @@ is three stages: the maximum, the sum, the quotients (the passes of Milakov and 
 before they are made one).
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 from opennpu.compiler.kernels.values import View
@@ -18,22 +17,9 @@ from opennpu.dialects.symbols import Dim
 COMBINE = {"sum": "add", "sumsq": "add", "max": "max", "min": "min"}
 """Reduction → what joins the results of two pieces."""
 
-BITS = {"i64": 63, "i32": 31, "i8": 7, "bool": 1}
 FLOATS = ("f32", "bf16")
 
 Scratch = Callable[[Sequence[Dim], str], View]
-
-
-def neutral(node: Node) -> float | int:
-    """What a reduction of no elements gives."""
-    if COMBINE[node.op] == "add":
-        return 0.0 if node.dtype in FLOATS else 0
-    sign = -1 if node.op == "max" else 1
-    if node.dtype in FLOATS:
-        return sign * math.inf
-    if node.dtype == "bool":
-        return int(node.op == "min")
-    return sign * (1 << BITS[node.dtype]) - (sign > 0)
 
 
 def stages(program: VectorProgram, scratch: Scratch) -> list[VectorProgram]:

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.context import KernelContext
-from opennpu.compiler.kernels.long_rows import COMBINE, neutral, stages
+from opennpu.compiler.kernels.long_rows import COMBINE, stages
 from opennpu.compiler.kernels.scalars import Index, ceildiv, compare, minimum
 from opennpu.compiler.kernels.values import ITEMSIZE, View
 from opennpu.compiler.kernels.vector_import import IMPORTERS, Import, reduce_last, stored_view
 from opennpu.compiler.kernels.vector_plan import DoesNotFit, Plan, Slot, make_plan, source
-from opennpu.compiler.kernels.vector_program import Node, VectorProgram
+from opennpu.compiler.kernels.vector_program import Node, VectorProgram, neutral
 from opennpu.compiler.kernels.views import transpose, unsqueeze
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.locations import describe
@@ -173,7 +173,7 @@ class Emission:
     def _start(self, node: Node) -> None:
         """Fills what gathers a reduction with what changes nothing."""
         walk = self._gathered(node)
-        self.b.fill(self._tile(node, walk), neutral(node), [self.count[i] for i in walk])
+        self.b.fill(self._tile(node, walk), neutral(node.op, node.dtype), [self.count[i] for i in walk])
 
     def _accumulate(self, node: Node, dst: TileRef, inputs: Sequence[TileRef], walk: Sequence[int]) -> None:
         """Adds the reduction of a piece of the row to that of the pieces before."""

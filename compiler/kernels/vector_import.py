@@ -8,7 +8,7 @@ from opennpu.compiler.kernels.vector_program import Node, VectorProgram
 from opennpu.compiler.kernels.views import slice_dim, unsqueeze
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.locations import describe
-from opennpu.dialects.symbols import exact_div
+from opennpu.dialects.symbols import dim, exact_div
 from torch_mlir import ir
 
 
@@ -68,6 +68,10 @@ def _shape(op: ir.OpView):
 def _constant(i: Import, op: ir.OpView) -> Node:
     value = i.program.constant(op.value.value, _dtype(op))
     return i.program.broadcast(value, _shape(op))
+
+
+def _extent(i: Import, op: ir.OpView) -> Node:
+    return i.program.extent(dim(op.value.value), _dtype(op))
 
 
 def _iota(i: Import, op: ir.OpView) -> Node:
@@ -134,6 +138,7 @@ def _gelu_and_mul(i: Import, op: ir.OpView) -> Node:
 
 IMPORTERS: dict[str, Callable[[Import, ir.OpView], Node | tuple[Node, ...]]] = {
     "npu.constant": _constant,
+    "npu.extent": _extent,
     "npu.iota": _iota,
     "npu.unary": _unary,
     "npu.binary": _binary,

@@ -6,10 +6,11 @@ in terms of what the vector unit does: `norm.py` has them. `vector_plan.py` choo
 tiles, `vector.py` makes the code.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opennpu.compiler.kernels.values import View
+from opennpu.compiler.kernels.values import ITEMSIZE, View
 from opennpu.dialects.symbols import Dim
 
 SPREAD = object()
@@ -41,6 +42,18 @@ class Node:
     @property
     def is_scalar(self) -> bool:
         return self.kind in ("fill", "extent")
+
+
+def neutral(op: str, dtype: str) -> float | int:
+    """What a reduction of no elements gives."""
+    is_float = dtype in ("f32", "bf16")
+    if op not in ("max", "min"):
+        return 0.0 if is_float else 0
+    if dtype == "bool":
+        return int(op == "min")
+    greatest = math.inf if is_float else (1 << 8 * ITEMSIZE[dtype] - 1) - 1
+    least = -math.inf if is_float else -greatest - 1
+    return least if op == "max" else greatest
 
 
 class VectorProgram:
@@ -94,6 +107,8 @@ class VectorProgram:
             if op == "argmax":
                 return self.broadcast(self.constant(0, dtype), a.shape)
             return self.unary("square" if op == "sumsq" else "copy", a, dtype)
+        if a.shape[-1] == 0:
+            return self.broadcast(self.constant(neutral(op, dtype), dtype), (*a.shape[:-1], 1))
         return self._node("reduce", dtype, (*a.shape[:-1], 1), (a,), op)
 
     def broadcast(self, a: Node, shape: Sequence[Dim]) -> Node:

@@ -3,7 +3,7 @@
 What a region holds
   Compute ops: unary, binary, select, cast; reduce along the last dimension; softmax,
   rms_norm, layer_norm, add_rms_norm. Free ops, which cost nothing where they are used and
-  never begin a kernel: constant, iota, broadcast. Other views (reshape, transpose, slice)
+  never begin a kernel: constant, extent, iota, broadcast. Other views (reshape, transpose, slice)
   stay outside, as strides of the kernel's reads.
 
   A region has one domain [rows…, C]. The shape of every value in it, and of every value it
@@ -32,7 +32,7 @@ from opennpu.dialects.npu.structure import SLOTS, captured
 from opennpu.dialects.symbols import Dim, dims_of
 from torch_mlir import ir
 
-FREE = frozenset({"npu.constant", "npu.iota", "npu.broadcast"})
+FREE = frozenset({"npu.constant", "npu.extent", "npu.iota", "npu.broadcast"})
 COMPUTE = frozenset(
     f"npu.{name}"
     for name in (

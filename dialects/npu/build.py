@@ -25,6 +25,7 @@ __all__ = [
     "constant",
     "dense_attention",
     "element_type",
+    "extent",
     "f32_attr",
     "fused",
     "gather",
@@ -93,6 +94,13 @@ def constant(value: float | int | bool, shape: Sequence[Dim], element: str) -> V
     is_float = not isinstance(kind, ir.IntegerType)
     attr = ir.FloatAttr.get(kind, float(value)) if is_float else ir.IntegerAttr.get(kind, int(value))
     return ops.ConstantOp(attr, tensor_type(shape, kind)).y
+
+
+def extent(value: Dim, element: str) -> Value:
+    """An extent as a tensor without dimensions."""
+    if isinstance(value, int):
+        return constant(value, [], element)
+    return ops.ExtentOp(ir.StringAttr.get(str(value)), tensor_type([], element_type(element))).y
 
 
 def iota(shape: Sequence[Dim], dim_: int, element: str, start: int = 0, step: int = 1) -> Value:

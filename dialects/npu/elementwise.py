@@ -21,6 +21,7 @@ from opennpu.dialects.npu.dialect import (
     require_dtype,
     require_one_of,
 )
+from opennpu.dialects.symbols import Sym
 from torch_mlir.dialects.ext import Pure
 from torch_mlir.ir import FloatAttr, IntegerAttr, StringAttr
 
@@ -48,6 +49,18 @@ class IotaOp(NpuOp, name="iota", traits=[Pure]):
 
     def check(self):
         require_dim(self.dim.value, len(dims(self.y)))
+        require_dtype("y", self.y, *FLOATS, *INTEGERS)
+
+
+class ExtentOp(NpuOp, name="extent", traits=[Pure]):
+    """→ y without dimensions: `value`, a polynomial in symbols, as a number."""
+
+    value: StringAttr
+    y: TensorResult
+
+    def check(self):
+        Sym.of(self.value.value)
+        require_dims("y", self.y, ())
         require_dtype("y", self.y, *FLOATS, *INTEGERS)
 
 

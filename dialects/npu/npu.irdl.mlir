@@ -100,6 +100,12 @@ module {
       %3 = irdl.base "!builtin.tensor" 
       irdl.results(y: %3)
     }
+    irdl.operation @extent {
+      %0 = irdl.base "#builtin.string" 
+      irdl.attributes {"value" = %0}
+      %1 = irdl.base "!builtin.tensor" 
+      irdl.results(y: %1)
+    }
     irdl.operation @unary {
       %0 = irdl.base "!builtin.tensor" 
       irdl.operands(x: %0)

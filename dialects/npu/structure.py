@@ -19,6 +19,7 @@ FUSABLE = frozenset(
     f"npu.{name}"
     for name in [
         "constant",
+        "extent",
         "iota",
         "unary",
         "binary",

@@ -1,8 +1,12 @@
 // RUN: npu-opt %s --convert-torch-to-npu --pretty | FileCheck %s
-// Rows of a table, rows by an index of another tensor, elements along a dimension.
+// Rows of a table, rows by an index of another tensor (which may count from the end), elements along a dimension.
 
 // CHECK: %[[E:.*]] = npu.gather %table, %ids : f32[T, 6]
-// CHECK: npu.gather %[[E]], %last : f32[B, 6]
+// CHECK: %[[T:.*]] = npu.extent {value = T} : i64[]
+// CHECK: %[[BEHIND:.*]] = npu.binary %last, %[[T]] {op = add} : i64[B]
+// CHECK: %[[NEGATIVE:.*]] = npu.binary %last, %{{.*}} {op = lt} : i1[B]
+// CHECK: %[[FRONT:.*]] = npu.select %[[NEGATIVE]], %[[BEHIND]], %last : i64[B]
+// CHECK: npu.gather %[[E]], %[[FRONT]] : f32[B, 6]
 // CHECK: %[[I:.*]] = npu.reshape %ids : i64[T, 1]
 // CHECK: %[[W:.*]] = npu.broadcast %[[I]] : i64[T, 6]
 // CHECK: %[[X:.*]] = npu.transpose %[[E]] {perm = [1, 0]} : f32[6, T]

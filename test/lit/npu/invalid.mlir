@@ -49,6 +49,14 @@ func.func @iota() {
 
 // -----
 
+func.func @extent() {
+  // expected-error@+1 {{T is not divisible by 2}}
+  %0 = "npu.extent"() {value = "T / 2"} : () -> tensor<i64>
+  return
+}
+
+// -----
+
 func.func @unary_name(%x: tensor<4xf32>) {
   // expected-error@+1 {{unknown unary op 'expo'; one of copy, neg}}
   %0 = "npu.unary"(%x) {op = "expo"} : (tensor<4xf32>) -> tensor<4xf32>

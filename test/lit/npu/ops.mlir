@@ -7,6 +7,7 @@
 
 // CHECK-LABEL: func @rows(%x: f32[T, 8]
 // CHECK: npu.constant {value = 2} : f32[T, 8]
+// CHECK: npu.extent {value = T + 1} : i64[]
 // CHECK: npu.iota {dim = 1, start = 1, step = 2} : i64[T, 8]
 // CHECK: npu.unary %x {op = exp} : f32[T, 8]
 // CHECK: npu.binary %{{.*}}, %x {op = lt} : i1[T, 8]
@@ -21,6 +22,7 @@
 // CHECK: npu.gelu_and_mul %x {approximate = none} : f32[T, 4]
 func.func @rows(%x: tensor<?x8xf32, ["T", "8"]> {npu.input = "x"}, %w: tensor<8xf32> {npu.param = "w"}) {
   %0 = "npu.constant"() {value = 2.0 : f32} : () -> tensor<?x8xf32, ["T", "8"]>
+  %n = "npu.extent"() {value = "T + 1"} : () -> tensor<i64>
   %1 = "npu.iota"() {dim = 1, start = 1, step = 2} : () -> tensor<?x8xi64, ["T", "8"]>
   %2 = "npu.unary"(%x) {op = "exp"} : (tensor<?x8xf32, ["T", "8"]>) -> tensor<?x8xf32, ["T", "8"]>
   %3 = "npu.binary"(%2, %x) {op = "lt"} : (tensor<?x8xf32, ["T", "8"]>, tensor<?x8xf32, ["T", "8"]>) -> tensor<?x8xi1, ["T", "8"]>

@@ -7,6 +7,7 @@ from conversion_harness import PIPELINES, Program, check, converted
 from opennpu.compiler.interpreters import npu as interpreter
 
 aten = torch.ops.aten
+batch_norm = aten._native_batch_norm_legit_no_training
 ROWS = torch.export.Dim("R", min=3, max=64)
 
 
@@ -52,6 +53,21 @@ UNARY = [
     torch.round,
     torch.trunc,
     F.hardtanh,
+    torch.sgn,
+    torch.log1p,
+    lambda x: torch.log1p(x * 1e-5),
+    torch.expm1,
+    lambda x: torch.expm1(x * 1e-5),
+    torch.exp2,
+    lambda x: torch.log2(x.abs() + 1),
+    lambda x: torch.log10(x.abs() + 1),
+    lambda x: torch.tan(x / 2),
+    torch.isfinite,
+    lambda x: torch.isinf(x / 0),
+    F.elu,
+    F.softplus,
+    F.hardswish,
+    F.logsigmoid,
 ]
 ARITHMETIC = [
     lambda a, b: a + b,
@@ -107,6 +123,15 @@ PROMOTION = [
     lambda x, n, m: torch.where(m, x, n),
     lambda x, n, m: torch.cat([x, n.float()], 1),
     lambda x, n, m: n.sum(1) + m.sum(1),
+    lambda x, n, m: m + m,
+    lambda x, n, m: m * m,
+    lambda x, n, m: torch.maximum(m, n > 5),
+    lambda x, n, m: torch.floor(n + 2**40),
+    lambda x, n, m: torch.isnan(n) | torch.isinf(n) | torch.isfinite(n),
+    lambda x, n, m: (n - 10) << 3,
+    lambda x, n, m: (n - 10) >> 2,
+    lambda x, n, m: torch.fmod(n - 10, 3),
+    lambda x, n, m: n * x.shape[0],
 ]
 WHOLE_DIVISION = [
     lambda a, b: a // b,
@@ -134,8 +159,26 @@ REDUCTIONS = [
     lambda x: (x > 0).any(1),
     lambda x: (x > -1).all(-1),
     lambda x: (x > 0).any(),
+    lambda x: (x > 0).amax(1),
+    lambda x: x.min(1).indices,
+    lambda x: x.argmin(),
+    lambda x: (x * 100).long().argmin(-1, keepdim=True),
+    lambda x: x.topk(3).values,
+    lambda x: x.topk(2, 1).indices,
+    lambda x: x.aminmax(dim=1)[1],
+    lambda x: x.cumsum(1),
+    lambda x: x.logsumexp(1),
+    lambda x: x.logsumexp((0, 2), keepdim=True),
+    lambda x: (x / 0).logsumexp(-1),
+    lambda x: torch.linalg.vector_norm(x, 1, dim=1),
+    lambda x: torch.linalg.vector_norm(x, float("inf")),
+    lambda x: torch.linalg.vector_norm(x, 0, dim=(1, 2)),
+    lambda x: torch.linalg.vector_norm(x, 3, dim=-1, keepdim=True),
     lambda x: x.var(-1),
+    lambda x: x.var((0, 1)),
+    lambda x: torch.var_mean(x, 1)[1],
     lambda x: x.std(-1, correction=0, keepdim=True),
+    lambda x: x.sum().softmax(0),
     lambda x: x.softmax(-1),
     lambda x: x.softmax(1),
     lambda x: x.log_softmax(-1),
@@ -146,6 +189,10 @@ NORMS = [
     lambda x, w, b: F.layer_norm(x, (6,)),
     lambda x, w, b: F.layer_norm(x, (4, 6), eps=1e-3),
     lambda x, w, b: F.layer_norm(x, (6,), w[0]),
+    lambda x, w, b: torch.stack(aten.native_layer_norm(x, (6,), w[0], b[0], 1e-5)[1:]),
+    lambda x, w, b: F.group_norm(x, 2, w[0, :4], b[0, :4]),
+    lambda x, w, b: F.group_norm(x, 4),
+    lambda x, w, b: batch_norm(x, w[1, :4], b[1, :4], b[0, :4], w[0, :4].square(), 0.1, 1e-5)[0],
     lambda x, w, b: aten.native_layer_norm(x, (6,), w[0], b[0], 1e-5)[0],
     lambda x, w, b: F.rms_norm(x, (6,), w[0], 1e-6),
     lambda x, w, b: F.rms_norm(x, (6,)),
@@ -185,6 +232,8 @@ VIEWS = [
     lambda x: torch.cat([x, x], 0),
     lambda x: x.clone().contiguous().detach(),
     lambda x: F.dropout(x, 0.5, training=False),
+    lambda x: F.pad(x, (1, 2), value=3.5),
+    lambda x: F.pad(x, (0, 1, -1, 0, 2, -2)),
 ]
 PRODUCTS = [
     lambda a, b: a @ b[0],
@@ -218,6 +267,11 @@ INDEXING = [
     lambda x, n: x[n, n],
     lambda x, n: x[torch.arange(x.shape[0]), n[:, 0]],
     lambda x, n: x.flip(1, 2),
+    lambda x, n: x.flip(0),
+    lambda x, n: x[n[0] - 3],
+    lambda x, n: x[n, -n],
+    lambda x, n: x[:, n[0], n[1]],
+    lambda x, n: x[n[0], :, n[1]],
 ]
 CREATION = [
     lambda x: x[:, 0] + torch.arange(6),

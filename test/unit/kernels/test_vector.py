@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from opennpu.dialects import npu
 from opennpu.dialects.diagnostics import CompileError
-from opennpu.dialects.symbols import tensor_type
+from opennpu.dialects.symbols import Sym, tensor_type
 from opennpu.runtime.chip import Chip
 from tile_cases import Compiled, random
 
@@ -292,3 +292,24 @@ def test_tiles_that_do_not_fit_are_refused_with_a_remedy():
 
     with pytest.raises(CompileError, match=r"npu.fused.*scratchpad(.|\n)*choose a chip"):
         Compiled(build, specs, chip=chip, fuse=True)
+
+
+@pytest.mark.parametrize("element", ["f32", "i64"])
+def test_extent(kernel_of, element):
+    """An extent of the input as a number, with others and alone."""
+
+    def build(x):
+        count = npu.extent(Sym.of("2*T + 1"), element)
+        return npu.binary("add", x, count), count
+
+    kernel = kernel_of(build, {"x": (["T", 3], element)}, {"T": (1, None)})
+    x = random((5, 3), element)
+    total, count = kernel({"T": 5}, x=x)
+    assert torch.equal(total, x + 11) and count.item() == 11
+
+
+@pytest.mark.parametrize("op", ["sum", "max", "min", "argmax"])
+def test_reduction_of_no_elements(kernel_of, op):
+    y = kernel_of(lambda x: npu.reduce(op, x, 1), {"x": ([3, 0], "f32")})(x=torch.ones(3, 0))[0]
+    expected = {"sum": 0.0, "max": float("-inf"), "min": float("inf"), "argmax": 0}[op]
+    assert y.tolist() == [expected] * 3
