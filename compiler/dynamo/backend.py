@@ -111,7 +111,7 @@ def _check_model_moved(parameters: set[int], inputs: Sequence[Any]) -> None:
 
 def _tell(report: GraphReport, strict: bool) -> None:
     """An error in strict mode, else a warning, about what is not in programs."""
-    eager = [operator for operator in report.eager if operator.on_device]
+    eager = [operator for operator in report.eager if operator.costs]
     if not eager:
         return
     if strict:

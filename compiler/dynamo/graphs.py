@@ -68,7 +68,7 @@ class Graph:
         return self._refused.get(node) or why_not(node, self.device.type)
 
     def _is_work(self, node: Node) -> bool:
-        """False for what costs nothing outside of a program."""
+        """Whether the report is to tell of a node that is in no program."""
         if node.op != "call_function" or node.target is getitem or is_extent(node):
             return False
         return node.target not in VIEWS or self._why_not(node) is not None

@@ -19,6 +19,7 @@ from opennpu.runtime.chip import Chip
 from opennpu.runtime.container import Container as ModelFile
 from opennpu.runtime.signature import Signature
 from opennpu.runtime.torch_device.operators import Unbindable, load_program
+from torch.fx import Node
 from torch_mlir import ir
 
 _segments = Segments()
@@ -33,6 +34,7 @@ class Program(torch.nn.Module):
     def __init__(self, path: Path, is_param: Sequence[bool], device: torch.device):
         super().__init__()
         self.signature, self._launch = load(path, device.index)
+        assert len(self.signature.tensors("input")) == list(is_param).count(False)
         self._params = [i for i, packed in enumerate(is_param) if packed]
         self._inputs = [i for i, packed in enumerate(is_param) if not packed]
         self._segment: Segment | None = None
@@ -56,7 +58,7 @@ def compile_part(
     """The part's program, from the compile cache where it has it. Raises CompileError."""
     start = time.perf_counter()
     tensors = [node for node in part.graph.find_nodes(op="placeholder") if not is_extent(node)]
-    packed = {node for node in tensors if node.name in params}
+    packed = {node for node in tensors if node.name in params and not _is_table(node)}
     module = import_graph(part.graph, packed, load_all(ir.Context()))
     key = key_of(module.operation.get_asm(enable_debug_info=True), chip.canonical_json())
 
@@ -67,6 +69,11 @@ def compile_part(
     program = Program(Cache().get_or_build(key, build), [node in packed for node in tensors], device)
     signature, seconds = program.signature, time.perf_counter() - start
     return program, PartReport(len(part.nodes), len(signature.report), signature.weight_bytes, seconds)
+
+
+def _is_table(node: Node) -> bool:
+    """True for a tensor whose rows are looked up, which needs no packing."""
+    return all(user.target is torch.ops.aten.embedding.default for user in node.users)
 
 
 def load(path: Path, device: int) -> tuple[Signature, Callable[[list[torch.Tensor]], list[torch.Tensor]]]:

@@ -27,7 +27,7 @@ class Eager:
     operator: str
     where: str  # module path, source file and line
     reason: str
-    on_device: bool  # whether its result is to lie there
+    costs: bool  # False for views, and for what the model computes on the host
 
     def __str__(self) -> str:
         return f"{self.operator}: {self.reason}" + (f"\n      at {self.where}" if self.where else "")
