@@ -110,27 +110,43 @@ uint32_t PagePool::references(int64_t page) const {
   return references_[static_cast<size_t>(page)];
 }
 
-uint64_t PagePool::page_bytes() const {
-  return 2 * geometry_.layers * geometry_.kv_heads * geometry_.page_size * row_bytes(geometry_);
+uint64_t PagePool::page_bytes() const { return 2 * geometry_.layers * half_bytes(); }
+
+uint64_t PagePool::half_bytes() const {
+  return geometry_.kv_heads * geometry_.page_size * row_bytes(geometry_);
 }
 
+// In both layouts K and V of a page in a layer lie in one piece each. Calls `copy` with the address of each
+// half and its number, in the order of the exported data.
 template <typename Copy>
-void PagePool::for_each_row(std::span<const int64_t> pages, Copy copy) const {
+void PagePool::for_each_half(std::span<const int64_t> pages, Copy copy) const {
   {
     std::lock_guard lock(mutex_);
     for (const int64_t page : pages) check_in_use(page, "copy");
   }
-  std::byte* base = memory_.host();
+  const StreamHandle stream(memory_.device);
+  uint64_t number = 0;
   for (const int64_t page : pages) {
     for (uint64_t layer = 0; layer < geometry_.layers; ++layer) {
       for (uint64_t part = 0; part < 2; ++part) {
-        std::byte* at = base + layer * strides_.layer + static_cast<uint64_t>(page) * strides_.page +
-                        part * strides_.v_offset;
-        for (uint64_t head = 0; head < geometry_.kv_heads; ++head) {
-          for (uint64_t token = 0; token < geometry_.page_size; ++token) {
-            copy(at + head * strides_.head + token * strides_.token);
-          }
-        }
+        copy(stream.stream,
+             memory_.address + layer * strides_.layer + static_cast<uint64_t>(page) * strides_.page +
+                 part * strides_.v_offset,
+             number++);
+      }
+    }
+  }
+  memory_.device->driver.check(memory_.device->driver->stream_synchronize(stream.stream));
+}
+
+// Calls `copy` with the place of each row in a half as it lies in the pool, rows in the order of the
+// exported data.
+template <typename Copy>
+void PagePool::for_each_row(uint64_t halves, Copy copy) const {
+  for (uint64_t half = 0; half < halves; ++half) {
+    for (uint64_t head = 0; head < geometry_.kv_heads; ++head) {
+      for (uint64_t token = 0; token < geometry_.page_size; ++token) {
+        copy(half * half_bytes() + head * strides_.head + token * strides_.token);
       }
     }
   }
@@ -138,17 +154,27 @@ void PagePool::for_each_row(std::span<const int64_t> pages, Copy copy) const {
 
 void PagePool::export_pages(std::span<const int64_t> pages, std::byte* data) const {
   const uint64_t bytes = row_bytes(geometry_);
-  for_each_row(pages, [&](const std::byte* row) {
-    std::memcpy(data, row, bytes);
+  std::vector<std::byte> halves(pages.size() * page_bytes());
+  const DriverLibrary& driver = memory_.device->driver;
+  for_each_half(pages, [&](npu_stream stream, npu_address at, uint64_t number) {
+    driver.check(driver->copy_to_host(stream, &halves[number * half_bytes()], at, half_bytes()));
+  });
+  for_each_row(halves.size() / half_bytes(), [&](uint64_t place) {
+    std::memcpy(data, &halves[place], bytes);
     data += bytes;
   });
 }
 
 void PagePool::import_pages(std::span<const int64_t> pages, const std::byte* data) {
   const uint64_t bytes = row_bytes(geometry_);
-  for_each_row(pages, [&](std::byte* row) {
-    std::memcpy(row, data, bytes);
+  std::vector<std::byte> halves(pages.size() * page_bytes());
+  for_each_row(halves.size() / half_bytes(), [&](uint64_t place) {
+    std::memcpy(&halves[place], data, bytes);
     data += bytes;
+  });
+  const DriverLibrary& driver = memory_.device->driver;
+  for_each_half(pages, [&](npu_stream stream, npu_address at, uint64_t number) {
+    driver.check(driver->copy_to_device(stream, at, &halves[number * half_bytes()], half_bytes()));
   });
 }
 

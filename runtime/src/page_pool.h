@@ -60,8 +60,11 @@ class PagePool {
  private:
   void check_in_use(int64_t page, const char* verb) const;
   uint32_t& count(int64_t page) { return references_[static_cast<size_t>(page)]; }
+  uint64_t half_bytes() const;
   template <typename Copy>
-  void for_each_row(std::span<const int64_t> pages, Copy copy) const;
+  void for_each_half(std::span<const int64_t> pages, Copy copy) const;
+  template <typename Copy>
+  void for_each_row(uint64_t halves, Copy copy) const;
 
   KvGeometry geometry_;
   KvStrides strides_;

@@ -117,6 +117,17 @@ def test_tensor_view_shares_memory(device):
         tensor_view(device.alloc(64), "bf16", (33,))
 
 
+def test_hidden_memory_is_reached_by_copies_only():
+    device = Device("npu1-lite", hbm_bytes=1 << 20, hide_memory=True)
+    buffer, stream = device.alloc(200), device.stream()
+    fails(buffer.numpy, "the host does not see this chip's memory", "unsupported")
+    data, out = np.arange(200, dtype=np.uint8), np.zeros(200, np.uint8)
+    stream.copy_in(buffer, 0, data)
+    stream.copy_out(out, buffer, 0)
+    stream.synchronize()
+    assert np.array_equal(out, data)
+
+
 def test_copies(device):
     buffer = device.alloc(300)
     data = np.arange(200, dtype=np.uint8)
