@@ -133,6 +133,16 @@ void NativeEngine::execute(Core& core, const isa::VBinary& op) const {
   if (!binary(core, op)) reference_->execute(core, op);
 }
 
+void NativeEngine::execute(Core& core, const isa::VFill& op) const {
+  state_of(core).stationary.before_write(written(op));
+  if (!fill(core, op)) reference_->execute(core, op);
+}
+
+void NativeEngine::execute(Core& core, const isa::VSelect& op) const {
+  state_of(core).stationary.before_write(written(op));
+  if (!select(core, op)) reference_->execute(core, op);
+}
+
 void NativeEngine::execute(Core& core, const isa::VReduce& op) const {
   state_of(core).stationary.before_write(written(op));
   if (!reduce(core, op)) reference_->execute(core, op);
@@ -151,9 +161,7 @@ void NativeEngine::execute(Core& core, const isa::VSoftmaxStep& op) const {
     state_of(core).stationary.before_write(written(op));              \
     reference_->execute(core, op);                                    \
   }
-BY_REFERENCE(VFill)
 BY_REFERENCE(VIota)
-BY_REFERENCE(VSelect)
 BY_REFERENCE(VTranspose)
 BY_REFERENCE(VGather)
 #undef BY_REFERENCE

@@ -36,6 +36,8 @@ class NativeEngine : public Engine {
   // Each returns false when it has no kernel for these operands; nothing has happened then.
   bool unary(Core& core, const isa::VUnary& op) const;
   bool binary(Core& core, const isa::VBinary& op) const;
+  bool fill(Core& core, const isa::VFill& op) const;
+  bool select(Core& core, const isa::VSelect& op) const;
   bool reduce(Core& core, const isa::VReduce& op) const;
   bool softmax(Core& core, const isa::VSoftmaxStep& op) const;
 

@@ -1,5 +1,6 @@
 // The vector instructions on f32 and bf16 rows.
 #include <cstring>
+#include <initializer_list>
 
 #include "bounds.h"
 #include "native_engine.h"
@@ -22,6 +23,23 @@ bool writable(const isa::Tile& tile) { return is_float(tile.dtype) && tile.s2 ==
 
 // Whether dimensions 1 and 2 of the tile walk memory as one dimension of d1·d2 would.
 bool collapses(const isa::Tile& tile, int64_t d2) { return tile.s1 == d2 * tile.s2; }
+
+// Calls run(i0, i1, j, n) for pieces of at most kChunk elements i0, i1, j … j+n-1 of an operation whose
+// tiles are `tiles`; rows that lie side by side in all of them are one.
+template <class Op, class Run>
+void for_each_chunk(const Op& op, std::initializer_list<const isa::Tile*> tiles, Run run) {
+  bool flat = true;
+  for (const isa::Tile* tile : tiles) flat = flat && collapses(*tile, op.d2);
+  const int64_t rows = flat ? 1 : op.d1, columns = flat ? op.d1 * op.d2 : op.d2;
+  for (int64_t i0 = 0; i0 < op.d0; ++i0)
+    for (int64_t i1 = 0; i1 < rows; ++i1)
+      for (int64_t j = 0; j < columns; j += kChunk)
+        run(i0, i1, j, columns - j < kChunk ? columns - j : kChunk);
+}
+
+int64_t offset(const isa::Tile& tile, int64_t i0, int64_t i1, int64_t i2) {
+  return i0 * tile.s0 + i1 * tile.s1 + i2 * tile.s2;
+}
 
 }  // namespace
 
@@ -54,17 +72,12 @@ bool NativeEngine::unary(Core& core, const isa::VUnary& op) const {
   std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
   const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
   if (!dst) return true;
-  const bool flat = collapses(op.dst, op.d2) && collapses(op.a, op.d2);
-  const int64_t rows = flat ? 1 : op.d1, columns = flat ? op.d1 * op.d2 : op.d2;
   alignas(64) float x[kChunk];
-  for (int64_t i0 = 0; i0 < op.d0; ++i0)
-    for (int64_t i1 = 0; i1 < rows; ++i1)
-      for (int64_t j = 0; j < columns; j += kChunk) {
-        const int64_t n = columns - j < kChunk ? columns - j : kChunk;
-        read(a + i0 * op.a.s0 + i1 * op.a.s1 + j * op.a.s2, op.a.dtype, op.a.s2, n, x);
-        run(x, n);
-        write(x, dst + i0 * op.dst.s0 + i1 * op.dst.s1 + j * op.dst.s2, op.dst.dtype, n);
-      }
+  for_each_chunk(op, {&op.dst, &op.a}, [&](int64_t i0, int64_t i1, int64_t j, int64_t n) {
+    read(a + offset(op.a, i0, i1, j), op.a.dtype, op.a.s2, n, x);
+    run(x, n);
+    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, n);
+  });
   return true;
 }
 
@@ -75,18 +88,46 @@ bool NativeEngine::binary(Core& core, const isa::VBinary& op) const {
   const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
   const std::byte* b = check_tile(core, op.b, op.d0, op.d1, op.d2);
   if (!dst) return true;
-  const bool flat = collapses(op.dst, op.d2) && collapses(op.a, op.d2) && collapses(op.b, op.d2);
-  const int64_t rows = flat ? 1 : op.d1, columns = flat ? op.d1 * op.d2 : op.d2;
   alignas(64) float x[kChunk], y[kChunk];
-  for (int64_t i0 = 0; i0 < op.d0; ++i0)
-    for (int64_t i1 = 0; i1 < rows; ++i1)
-      for (int64_t j = 0; j < columns; j += kChunk) {
-        const int64_t n = columns - j < kChunk ? columns - j : kChunk;
-        read(a + i0 * op.a.s0 + i1 * op.a.s1 + j * op.a.s2, op.a.dtype, op.a.s2, n, x);
-        read(b + i0 * op.b.s0 + i1 * op.b.s1 + j * op.b.s2, op.b.dtype, op.b.s2, n, y);
-        run(x, y, n);
-        write(x, dst + i0 * op.dst.s0 + i1 * op.dst.s1 + j * op.dst.s2, op.dst.dtype, n);
-      }
+  for_each_chunk(op, {&op.dst, &op.a, &op.b}, [&](int64_t i0, int64_t i1, int64_t j, int64_t n) {
+    read(a + offset(op.a, i0, i1, j), op.a.dtype, op.a.s2, n, x);
+    read(b + offset(op.b, i0, i1, j), op.b.dtype, op.b.s2, n, y);
+    run(x, y, n);
+    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, n);
+  });
+  return true;
+}
+
+bool NativeEngine::fill(Core& core, const isa::VFill& op) const {
+  if (op.is_float == 0 || !writable(op.dst)) return false;
+  std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
+  if (!dst) return true;
+  const uint32_t bits = uint32_t(op.value);
+  alignas(64) float x[kChunk];
+  read(reinterpret_cast<const std::byte*>(&bits), int64_t(isa::Dtype::F32), 0, kChunk, x);
+  for_each_chunk(op, {&op.dst}, [&](int64_t i0, int64_t i1, int64_t j, int64_t n) {
+    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, n);
+  });
+  return true;
+}
+
+bool NativeEngine::select(Core& core, const isa::VSelect& op) const {
+  const bool dense = op.cond.s2 == 1 || op.cond.s2 == 0;
+  if (op.cond.dtype != int64_t(isa::Dtype::Bool) || !dense) return false;
+  if (!writable(op.dst) || !readable(op.a) || !readable(op.b)) return false;
+  std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
+  const std::byte* cond = check_tile(core, op.cond, op.d0, op.d1, op.d2);
+  const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
+  const std::byte* b = check_tile(core, op.b, op.d0, op.d1, op.d2);
+  if (!dst) return true;
+  alignas(64) float x[kChunk], y[kChunk];
+  for_each_chunk(op, {&op.dst, &op.cond, &op.a, &op.b}, [&](int64_t i0, int64_t i1, int64_t j, int64_t n) {
+    read(a + offset(op.a, i0, i1, j), op.a.dtype, op.a.s2, n, x);
+    read(b + offset(op.b, i0, i1, j), op.b.dtype, op.b.s2, n, y);
+    const std::byte* c = cond + offset(op.cond, i0, i1, j);
+    for (int64_t i = 0; i < n; ++i) x[i] = c[i * op.cond.s2] != std::byte{0} ? x[i] : y[i];
+    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, n);
+  });
   return true;
 }
 
