@@ -9,7 +9,6 @@ import inspect
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ import torch
 from opennpu.compiler.frontend.archive import Archive
 from opennpu.compiler.frontend.sources import SOURCES, Source
 from opennpu.compiler.pipeline import Compilation
+from opennpu.compiler.tensor_spec import TensorSpec
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Ranges, Sym
 from opennpu.runtime.chip import Chip
@@ -31,15 +31,6 @@ LADDER, LADDER_FACTOR = 1024, 4
 T = TypeVar("T")
 Place = tuple[int, int]
 """A tensor's number among the arguments, and a dimension of it."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor argument: sizes of the moment; strides in elements, None where row-major."""
-
-    dtype: torch.dtype
-    sizes: tuple[int, ...]
-    strides: tuple[int, ...] | None = None
 
 
 def compile_operator(

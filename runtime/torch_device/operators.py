@@ -47,7 +47,7 @@ class Unbindable(ValueError):
 
 def tensor(dtype: torch.dtype, sizes: tuple[int, ...], strides: tuple[int, ...] | None):
     """A tensor of a call, as the compiler is told of it."""
-    from opennpu.compiler.operator import TensorSpec
+    from opennpu.compiler.tensor_spec import TensorSpec
 
     return TensorSpec(dtype, sizes, strides)
 
@@ -59,13 +59,14 @@ def compile_call(target: str, args: list, kwargs: dict, out: list) -> tuple[byte
     `out`: outputs that exist already, empty for none.
     """
     from opennpu.compiler.cache import Cache, key_of
-    from opennpu.compiler.operator import compile_operator
     from opennpu.dialects.diagnostics import CompileError
 
     chip = settings().load_chip()
     request = {"target": target, "args": args, "kwargs": kwargs, "out": out}
 
     def build(path: Path) -> None:
+        from opennpu.compiler.operator import compile_operator  # takes a second: not where the cache knows
+
         path.write_bytes(compile_operator(target, args, kwargs, chip=chip, out=out or None))
 
     try:
