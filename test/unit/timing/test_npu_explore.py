@@ -18,7 +18,7 @@ def test_changed():
     chip = changed(Chip.load("npu1"), {"cores": 8, "hbm_gbps": 900})
     assert (chip.cores, chip.timing.hbm_gbps, chip.clock_mhz) == (8, 900, 1600)
     assert Chip.load("npu1").cores == 16
-    with pytest.raises(ChipError, match="a chip has no coers: it has .*cores"):
+    with pytest.raises(ChipError, match=r"a chip has no coers: it has .*cores"):
         changed(Chip.load("npu1"), {"coers": 8})
     with pytest.raises(ChipError, match=r"`memory.align_bytes` must be a power of two"):
         changed(Chip.load("npu1"), {"align_bytes": 100})
