@@ -18,6 +18,8 @@ def grouped_matmul(x, w, offsets, activation):
 @converts("opennpu.fused_moe")
 def fused_moe(x, weights, ids, w13, w2, activation):
     experts = static(npu.dims(w13)[0], "the number of experts")
-    rows, offsets = npu.sort_experts(npu.cast(ids, "i32"), experts)
-    gated = npu.grouped_matmul(npu.scatter_rows(x, rows), w13, offsets, [f"gate_{activation}"])
-    return npu.combine_rows(npu.grouped_matmul(gated, w2, offsets), rows, weights)
+    rows, matrices, offsets = npu.sort_experts(npu.cast(ids, "i32"), experts)
+    x = npu.scatter_rows(x, rows)
+    x = npu.grouped_matmul(x, w13, offsets, [f"gate_{activation}"], matrices)
+    x = npu.grouped_matmul(x, w2, offsets, matrices=matrices)
+    return npu.combine_rows(x, rows, weights)

@@ -16,9 +16,13 @@ def _topk_softmax(machine, op, logits):
 
 @means("npu.sort_experts")
 def _sort_experts(machine, op, ids):
-    expert, order = torch.sort(ids.flatten().long(), stable=True)
-    offsets = torch.searchsorted(expert, torch.arange(attr(op, "experts") + 1))
-    return order.argsort().view(ids.shape).T, offsets
+    experts, order = attr(op, "experts"), torch.sort(ids.flatten().long(), stable=True).indices
+    chosen, counts = ids.unique(return_counts=True)
+    matrices = torch.zeros(experts, dtype=torch.int32)
+    offsets = torch.full((experts + 1,), ids.numel())
+    matrices[: len(chosen)] = chosen
+    offsets[: len(chosen)] = counts.cumsum(0) - counts
+    return order.argsort().view(ids.shape).T, matrices, offsets
 
 
 @means("npu.scatter_rows")
@@ -29,7 +33,8 @@ def _scatter_rows(machine, op, x, rows):
 
 
 @means("npu.grouped_matmul")
-def _grouped_matmul(machine, op, x, w, offsets):
+def _grouped_matmul(machine, op, x, w, offsets, matrices=None):
+    w = w if matrices is None else w[matrices.long()]
     parts = [wide(x)[a:b] @ wide(matrix).T for matrix, (a, b) in zip(w, pairwise(offsets), strict=True)]
     y = torch.cat(parts)
     for step in attr(op, "epilogue"):

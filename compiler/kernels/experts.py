@@ -26,9 +26,9 @@ from torch_mlir import ir
 
 
 def emit_sort_experts(ctx: KernelContext, op: ir.OpView) -> None:
-    """ids[T,k] → rows[k,T], offsets[E + 1]; one core."""
+    """ids[T,k] → rows[k,T], matrices[E], offsets[E + 1]; one core."""
     ids = movement.materialise(ctx, op, ctx.view(op.ids))
-    rows, offsets = ctx.output(op.rows), ctx.output(op.offsets)
+    rows, matrices, offsets = (ctx.output(result) for result in op.results)
     sort = CountingSort(ctx.chip, ids, op.experts.value)
     if sort.tokens < 1:
         what = f"'{op.operation.name}': {ids.shape[1]} choices of a token do not fit the matrix unit"
@@ -38,8 +38,10 @@ def emit_sort_experts(ctx: KernelContext, op: ir.OpView) -> None:
         ctx.kernel(op, "sort_experts", flops, dim(ids.bytes + rows.bytes)) as b,
         b.if_(compare(b.core(), "eq", 0)),
     ):
-        next_row = sort.starts(b, offsets)
-        sort.place(b, next_row, views.transpose(rows, (1, 0)))
+        counts = sort.counts(b)
+        starts = sort.prefix_sums(b, counts)
+        sort.group(b, counts, starts, matrices, offsets)
+        sort.place(b, starts, views.transpose(rows, (1, 0)))
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,62 @@ class CountingSort:
         """Of a block."""
         return self.chip.mx_k // self.k
 
-    def starts(self, b: TileBuilder, offsets: View) -> TileRef:
-        """Counts every expert's choices, stores the offsets; → [E] f32, where its rows begin."""
+    def counts(self, b: TileBuilder) -> TileRef:
+        """[E]: how many choices every expert has."""
         counts = b.alloc((self.experts,), "f32")
         b.fill(counts, 0.0, (self.experts,))
         with self._blocks(b) as (_, choices, ids), self._expert_tiles(b) as (first, width):
             self._count(b, counts.at(first), self._one_hot(b, ids, choices, first, width), choices, width)
-        starts = b.alloc((self.experts + 1,), "f32")
+        return counts
+
+    def prefix_sums(self, b: TileBuilder, x: TileRef) -> TileRef:
+        """[E + 1]: the sum of the elements of x[E] before each."""
+        sums = b.alloc((self.experts + 1,), "f32")
         with b.loop(0, self.experts + 1) as expert:
-            b.reduce("sum", starts.at(expert), counts, (expert,))
-        rounded = b.alloc((self.experts + 1,), "i32")
-        b.copy(rounded, starts, (self.experts + 1,))
-        b.store(offsets, (0,), rounded, (self.experts + 1,))
-        return starts
+            b.reduce("sum", sums.at(expert), x, (expert,))
+        return sums
+
+    def group(self, b: TileBuilder, counts: TileRef, starts: TileRef, matrices: View, offsets: View) -> None:
+        """Stores the experts that have rows, and where these begin; behind them groups without rows.
+
+        What a group is told stands in three columns for its expert, and a product with the groups'
+        one-hot rows picks it: the expert's number, where it begins, 1.
+        """
+        side, experts = self.chip.mx_k, self.experts
+        zero, one = b.alloc((1,), "f32"), b.alloc((1,), "f32")
+        b.fill(zero, 0.0, (1,))
+        b.fill(one, 1.0, (1,))
+        chosen = b.alloc((experts,), "f32")
+        b.binary("gt", chosen, counts, zero.broadcast(-1), (experts,))
+        group = self.prefix_sums(b, chosen)  # of an expert; -1 where it has none
+        for op, operand in (("mul", chosen), ("add", chosen), ("sub", one.broadcast(-1))):
+            b.binary(op, group, group, operand, (experts,))
+        columns = b.alloc((3, experts), "f32")
+        b.iota(columns, (experts,), 0, (1,))
+        b.copy(columns.at(1, 0), starts, (experts,))
+        b.fill(columns.at(2, 0), 1.0, (experts,))
+        with b.loop(0, experts + 1, side) as first:
+            count = minimum(side, experts + 1 - first)
+            number = b.alloc((side, 1), "f32")
+            b.iota(number.permuted(4), (count,), first, (1,))
+            told = b.alloc((side, 3), "f32", "acc")
+            with self._expert_tiles(b) as (expert, width):
+                hot = b.alloc((side, self.chip.mx_n), "f32")
+                b.binary("eq", hot, group.at(expert), number.broadcast(-1), (count, width))
+                b.mx_load(columns.at(0, expert), "nk", width, 3, columns.strides[1])
+                b.mx_mul(told, hot, count, accumulate=expert)
+            begin, rest = told.at(0, 1), told.at(0, 2)
+            b.binary("sub", rest, one.broadcast(-1), rest, (count, 1))
+            b.binary("mul", rest, rest, starts.at(experts).broadcast(-1), (count, 1))
+            b.binary("add", begin, begin, rest, (count, 1))
+            self._store(b, matrices, first, told, minimum(side, experts - first))
+            self._store(b, offsets, first, begin, count)
+
+    def _store(self, b: TileBuilder, dst: View, first: Index, column: TileRef, count: Index) -> None:
+        """dst[first…] = the column, as i32."""
+        rounded = b.alloc((self.chip.mx_k,), "i32")
+        b.copy(rounded.permuted(4), column.permuted(column.strides[1]), (count,))
+        b.store(dst, (first,), rounded, (count,))
 
     def place(self, b: TileBuilder, next_row: TileRef, rows: View) -> None:
         """Stores the row of every choice in rows[T,k]; `next_row` runs along."""

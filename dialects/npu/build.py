@@ -23,6 +23,7 @@ __all__ = [
     "combine_rows",
     "concat",
     "constant",
+    "cumsum",
     "dense_attention",
     "element_type",
     "extent",
@@ -136,6 +137,10 @@ def reduce(op: str, x: Value, dim_: int, keepdim: bool = False) -> Value:
     return ops.ReduceOp(x, ir.StringAttr.get(op), i64_attr(dim_), ir.BoolAttr.get(keepdim), result).y
 
 
+def cumsum(x: Value) -> Value:
+    return ops.CumsumOp(x, x.type).y
+
+
 def softmax(x: Value) -> Value:
     return ops.SoftmaxOp(x, x.type).y
 
@@ -203,20 +208,22 @@ def topk_softmax(logits: Value, k: int, renormalize: bool = False) -> tuple[Valu
     return op.weights, op.ids
 
 
-def sort_experts(ids: Value, experts: int) -> tuple[Value, Value]:
-    """(rows, offsets)"""
-    results = [like(ids, shape) for shape in (dims(ids)[::-1], [experts + 1])]
+def sort_experts(ids: Value, experts: int) -> tuple[Value, Value, Value]:
+    """(rows, matrices, offsets)"""
+    results = [like(ids, shape) for shape in (dims(ids)[::-1], [experts], [experts + 1])]
     op = ops.SortExpertsOp(ids, i64_attr(experts), *results)
-    return op.rows, op.offsets
+    return op.rows, op.matrices, op.offsets
 
 
 def scatter_rows(x: Value, rows: Value) -> Value:
     return ops.ScatterRowsOp(x, rows, like(x, scattered_dims(x, rows))).y
 
 
-def grouped_matmul(x: Value, w: Value, offsets: Value, epilogue: Sequence[str] = ()) -> Value:
+def grouped_matmul(
+    x: Value, w: Value, offsets: Value, epilogue: Sequence[str] = (), matrices: Value | None = None
+) -> Value:
     result = like(x, grouped_dims(x, w, list(epilogue)))
-    return ops.GroupedMatmulOp(x, w, offsets, strings_attr(epilogue), result).y
+    return ops.GroupedMatmulOp(x, w, offsets, matrices=matrices, epilogue=strings_attr(epilogue), y=result).y
 
 
 def combine_rows(x: Value, rows: Value, weights: Value) -> Value:

@@ -45,25 +45,28 @@ class TopkSoftmaxOp(NpuOp, name="topk_softmax", traits=[Pure]):
 
 
 class SortExpertsOp(NpuOp, name="sort_experts", traits=[Pure]):
-    """ids[T,k] → rows[k,T], offsets[E + 1]: a stable counting sort of all choices by expert.
+    """ids[T,k] → rows[k,T], matrices[E], offsets[E + 1]: a stable counting sort of all choices by expert.
 
     ids[t,j] is the expert, one of `experts`, that token t takes as its choice j; all are i32.
-    The choice is row rows[j,t] of the sorted ones; the rows of expert e are
-    offsets[e] … offsets[e + 1] - 1.
+    The choice is row rows[j,t] of the sorted ones. Group g is expert matrices[g] and has the rows
+    offsets[g] … offsets[g + 1] - 1: first the experts that were chosen, in ascending order, then
+    groups without rows, whose matrices[g] is 0.
     """
 
     ids: Tensor
     experts: IntegerAttr
     rows: TensorResult
+    matrices: TensorResult
     offsets: TensorResult
 
     def check(self):
-        for name, x in (("ids", self.ids), ("rows", self.rows), ("offsets", self.offsets)):
-            require_dtype(name, x, "i32")
+        for name in ("ids", "rows", "matrices", "offsets"):
+            require_dtype(name, getattr(self, name), "i32")
         require(len(dims(self.ids)) == 2, "ids has no two dimensions")
         tokens, k = dims(self.ids)
         require(isinstance(k, int), f"the number of choices is {k}, expected a number")
         require_dims("rows", self.rows, (k, tokens))
+        require_dims("matrices", self.matrices, (self.experts.value,))
         require_dims("offsets", self.offsets, (self.experts.value + 1,))
 
 
@@ -81,9 +84,10 @@ class ScatterRowsOp(NpuOp, name="scatter_rows", traits=[Pure]):
 
 
 class GroupedMatmulOp(NpuOp, name="grouped_matmul", traits=[Pure]):
-    """x[R,K], w[E,N,K], offsets[E + 1] (i32) → y[R,N]: row r of x times w[e]ᵀ for the rows
-    offsets[e] … offsets[e + 1] - 1 of every group e, accumulated in f32.
+    """x[R,K], w[E,N,K], offsets[E + 1], matrices[E] (i32) → y[R,N]: row r of x times w[matrices[g]]ᵀ
+    for the rows offsets[g] … offsets[g + 1] - 1 of every group g, accumulated in f32.
 
+    Without the optional `matrices` group g takes w[g]; with it the groups without rows come last.
     `epilogue`: at most one name, an activation or a gate as in `matmul`; with a gate the rows of
     w[e] are gate, then up, and y has N/2 columns. x and w have one float dtype; y may be f32 or bf16.
     """
@@ -91,6 +95,7 @@ class GroupedMatmulOp(NpuOp, name="grouped_matmul", traits=[Pure]):
     x: Tensor
     w: Tensor
     offsets: Tensor
+    matrices: Tensor | None
     epilogue: ArrayAttr
     y: TensorResult
 
@@ -112,6 +117,9 @@ class GroupedMatmulOp(NpuOp, name="grouped_matmul", traits=[Pure]):
             require_one_of("epilogue step", step, (*ACTIVATIONS, *GATES))
         require(len(dims(self.w)) == 3, "w has no three dimensions")
         require_dims("offsets", self.offsets, (dim(dims(self.w)[0] + 1),))
+        if self.matrices is not None:
+            require_dtype("matrices", self.matrices, "i32")
+            require_dims("matrices", self.matrices, dims(self.w)[:1])
         require_dims("y", self.y, grouped_dims(self.x, self.w, self.steps))
 
 

@@ -147,6 +147,12 @@ module {
       %4 = irdl.base "!builtin.tensor" 
       irdl.results(y: %4)
     }
+    irdl.operation @cumsum {
+      %0 = irdl.base "!builtin.tensor" 
+      irdl.operands(x: %0)
+      %1 = irdl.base "!builtin.tensor" 
+      irdl.results(y: %1)
+    }
     irdl.operation @softmax {
       %0 = irdl.base "!builtin.tensor" 
       irdl.operands(x: %0)
@@ -228,7 +234,8 @@ module {
       irdl.attributes {"experts" = %1}
       %2 = irdl.base "!builtin.tensor" 
       %3 = irdl.base "!builtin.tensor" 
-      irdl.results(rows: %2, offsets: %3)
+      %4 = irdl.base "!builtin.tensor" 
+      irdl.results(rows: %2, matrices: %3, offsets: %4)
     }
     irdl.operation @scatter_rows {
       %0 = irdl.base "!builtin.tensor" 
@@ -241,11 +248,12 @@ module {
       %0 = irdl.base "!builtin.tensor" 
       %1 = irdl.base "!builtin.tensor" 
       %2 = irdl.base "!builtin.tensor" 
-      irdl.operands(x: %0, w: %1, offsets: %2)
-      %3 = irdl.base "#builtin.array" 
-      irdl.attributes {"epilogue" = %3}
-      %4 = irdl.base "!builtin.tensor" 
-      irdl.results(y: %4)
+      %3 = irdl.base "!builtin.tensor" 
+      irdl.operands(x: %0, w: %1, offsets: %2, matrices: optional %3)
+      %4 = irdl.base "#builtin.array" 
+      irdl.attributes {"epilogue" = %4}
+      %5 = irdl.base "!builtin.tensor" 
+      irdl.results(y: %5)
     }
     irdl.operation @combine_rows {
       %0 = irdl.base "!builtin.tensor" 

@@ -12,13 +12,15 @@
 // CHECK: "npu_tile.dma_scatter"
 // CHECK: kernel = "scatter_rows"
 
-// A group's rows are from its offset to the next; column tiles are dealt to the two cores, packed
+// There are at most as many groups as rows. Theirs are from its offset to the next; column tiles are dealt to the two cores, packed
 // weights [expert][tile][k tile] come in one burst each.
-// CHECK: scf.for %[[GROUP:.*]] = %{{.*}} to %c8_i64
+// CHECK: %[[GROUPS:.*]] = arith.minsi %c8_i64
+// CHECK: scf.for %{{.*}} = %{{.*}} to %[[GROUPS]]
 // CHECK: %[[BOTH:.*]] = "npu_tile.load_scalar"{{.*}}dtype = "i64"
 // CHECK: %[[BEGIN:.*]] = arith.remsi %[[BOTH]]
 // CHECK: %[[END:.*]] = arith.floordivsi %[[BOTH]]
-// CHECK: scf.for %[[ROW:.*]] = %[[BEGIN]] to %[[END]]
+// CHECK: scf.for %{{.*}} = %[[BEGIN]] to %[[END]]
+// CHECK: "npu_tile.load_scalar"{{.*}}dtype = "i32"
 // CHECK: scf.for %{{.*}} = %{{.*}} to %c2_i64 step %c2_i64
 // CHECK: "npu_tile.mx_load"{{.*}}layout = "packed"
 // CHECK: kernel = "grouped_matmul"
@@ -34,11 +36,11 @@
 // CHECK: kernel = "grouped_matmul"
 module attributes {npu.symbols = {T = [1, 4096]}} {
   func.func @main(%x: tensor<?x64xbf16, ["T", "64"]> {npu.input = "x"}, %ids: tensor<?x2xi32, ["T", "2"]> {npu.input = "ids"}, %w: tensor<?x2xf32, ["T", "2"]> {npu.input = "weights"}, %w13: tensor<8x96x64xbf16> {npu.param = "w13"}, %w2: tensor<8x64x48xbf16> {npu.input = "w2"}) -> (tensor<?x64xbf16, ["T", "64"]>, tensor<?x64xbf16, ["2*T", "64"]>) {
-    %rows, %offsets = "npu.sort_experts"(%ids) {experts = 8} : (tensor<?x2xi32, ["T", "2"]>) -> (tensor<2x?xi32, ["2", "T"]>, tensor<9xi32>)
+    %rows, %matrices, %offsets = "npu.sort_experts"(%ids) {experts = 8} : (tensor<?x2xi32, ["T", "2"]>) -> (tensor<2x?xi32, ["2", "T"]>, tensor<8xi32>, tensor<9xi32>)
     %0 = "npu.scatter_rows"(%x, %rows) : (tensor<?x64xbf16, ["T", "64"]>, tensor<2x?xi32, ["2", "T"]>) -> tensor<?x64xbf16, ["2*T", "64"]>
-    %1 = "npu.grouped_matmul"(%0, %w13, %offsets) {epilogue = ["gate_silu"]} : (tensor<?x64xbf16, ["2*T", "64"]>, tensor<8x96x64xbf16>, tensor<9xi32>) -> tensor<?x48xbf16, ["2*T", "48"]>
+    %1 = "npu.grouped_matmul"(%0, %w13, %offsets, %matrices) {epilogue = ["gate_silu"], operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x64xbf16, ["2*T", "64"]>, tensor<8x96x64xbf16>, tensor<9xi32>, tensor<8xi32>) -> tensor<?x48xbf16, ["2*T", "48"]>
     %2 = "npu.combine_rows"(%0, %rows, %w) : (tensor<?x64xbf16, ["2*T", "64"]>, tensor<2x?xi32, ["2", "T"]>, tensor<?x2xf32, ["T", "2"]>) -> tensor<?x64xbf16, ["T", "64"]>
-    %3 = "npu.grouped_matmul"(%1, %w2, %offsets) {epilogue = []} : (tensor<?x48xbf16, ["2*T", "48"]>, tensor<8x64x48xbf16>, tensor<9xi32>) -> tensor<?x64xbf16, ["2*T", "64"]>
+    %3 = "npu.grouped_matmul"(%1, %w2, %offsets, %matrices) {epilogue = [], operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<?x48xbf16, ["2*T", "48"]>, tensor<8x64x48xbf16>, tensor<9xi32>, tensor<8xi32>) -> tensor<?x64xbf16, ["2*T", "64"]>
     return %2, %3 : tensor<?x64xbf16, ["T", "64"]>, tensor<?x64xbf16, ["2*T", "64"]>
   }
 }

@@ -27,7 +27,7 @@ func.func @ids_of_another_width(%x: tensor<3x4xf32>) {
 
 func.func @rows_not_turned(%x: tensor<3x2xi32>) {
   // expected-error@+1 {{rows has extents [3, 2], expected [2, 3]}}
-  %0, %1 = "npu.sort_experts"(%x) {experts = 4} : (tensor<3x2xi32>) -> (tensor<3x2xi32>, tensor<5xi32>)
+  %0, %1, %2 = "npu.sort_experts"(%x) {experts = 4} : (tensor<3x2xi32>) -> (tensor<3x2xi32>, tensor<4xi32>, tensor<5xi32>)
   return
 }
 
@@ -35,7 +35,7 @@ func.func @rows_not_turned(%x: tensor<3x2xi32>) {
 
 func.func @an_offset_too_few(%x: tensor<3x2xi32>) {
   // expected-error@+1 {{offsets has extents [4], expected [5]}}
-  %0, %1 = "npu.sort_experts"(%x) {experts = 4} : (tensor<3x2xi32>) -> (tensor<2x3xi32>, tensor<4xi32>)
+  %0, %1, %2 = "npu.sort_experts"(%x) {experts = 4} : (tensor<3x2xi32>) -> (tensor<2x3xi32>, tensor<4xi32>, tensor<4xi32>)
   return
 }
 
@@ -43,7 +43,7 @@ func.func @an_offset_too_few(%x: tensor<3x2xi32>) {
 
 func.func @choices_unknown(%x: tensor<3x?xi32, ["3", "k"]>) {
   // expected-error@+1 {{the number of choices is k, expected a number}}
-  %0, %1 = "npu.sort_experts"(%x) {experts = 4} : (tensor<3x?xi32, ["3", "k"]>) -> (tensor<?x3xi32, ["k", "3"]>, tensor<5xi32>)
+  %0, %1, %2 = "npu.sort_experts"(%x) {experts = 4} : (tensor<3x?xi32, ["3", "k"]>) -> (tensor<?x3xi32, ["k", "3"]>, tensor<4xi32>, tensor<5xi32>)
   return
 }
 
@@ -59,7 +59,7 @@ func.func @rows_of_others(%x: tensor<3x8xf32>, %rows: tensor<2x4xi32>) {
 
 func.func @contraction(%x: tensor<6x8xf32>, %w: tensor<4x5x9xf32>, %o: tensor<5xi32>) {
   // expected-error@+1 {{contraction of 8 in x with 9 in w}}
-  %0 = "npu.grouped_matmul"(%x, %w, %o) {epilogue = []} : (tensor<6x8xf32>, tensor<4x5x9xf32>, tensor<5xi32>) -> tensor<6x5xf32>
+  %0 = "npu.grouped_matmul"(%x, %w, %o) {epilogue = [], operandSegmentSizes = array<i32: 1, 1, 1, 0>} : (tensor<6x8xf32>, tensor<4x5x9xf32>, tensor<5xi32>) -> tensor<6x5xf32>
   return
 }
 
@@ -67,7 +67,7 @@ func.func @contraction(%x: tensor<6x8xf32>, %w: tensor<4x5x9xf32>, %o: tensor<5x
 
 func.func @offsets_of_groups(%x: tensor<6x8xf32>, %w: tensor<4x5x8xf32>, %o: tensor<4xi32>) {
   // expected-error@+1 {{offsets has extents [4], expected [5]}}
-  %0 = "npu.grouped_matmul"(%x, %w, %o) {epilogue = []} : (tensor<6x8xf32>, tensor<4x5x8xf32>, tensor<4xi32>) -> tensor<6x5xf32>
+  %0 = "npu.grouped_matmul"(%x, %w, %o) {epilogue = [], operandSegmentSizes = array<i32: 1, 1, 1, 0>} : (tensor<6x8xf32>, tensor<4x5x8xf32>, tensor<4xi32>) -> tensor<6x5xf32>
   return
 }
 
@@ -75,7 +75,7 @@ func.func @offsets_of_groups(%x: tensor<6x8xf32>, %w: tensor<4x5x8xf32>, %o: ten
 
 func.func @odd_gate(%x: tensor<6x8xf32>, %w: tensor<4x5x8xf32>, %o: tensor<5xi32>) {
   // expected-error@+1 {{5 is not divisible by 2}}
-  %0 = "npu.grouped_matmul"(%x, %w, %o) {epilogue = ["gate_silu"]} : (tensor<6x8xf32>, tensor<4x5x8xf32>, tensor<5xi32>) -> tensor<6x5xf32>
+  %0 = "npu.grouped_matmul"(%x, %w, %o) {epilogue = ["gate_silu"], operandSegmentSizes = array<i32: 1, 1, 1, 0>} : (tensor<6x8xf32>, tensor<4x5x8xf32>, tensor<5xi32>) -> tensor<6x5xf32>
   return
 }
 
@@ -83,7 +83,7 @@ func.func @odd_gate(%x: tensor<6x8xf32>, %w: tensor<4x5x8xf32>, %o: tensor<5xi32
 
 func.func @no_bias(%x: tensor<6x8xf32>, %w: tensor<4x5x8xf32>, %o: tensor<5xi32>) {
   // expected-error@+1 {{unknown epilogue step 'bias'}}
-  %0 = "npu.grouped_matmul"(%x, %w, %o) {epilogue = ["bias"]} : (tensor<6x8xf32>, tensor<4x5x8xf32>, tensor<5xi32>) -> tensor<6x5xf32>
+  %0 = "npu.grouped_matmul"(%x, %w, %o) {epilogue = ["bias"], operandSegmentSizes = array<i32: 1, 1, 1, 0>} : (tensor<6x8xf32>, tensor<4x5x8xf32>, tensor<5xi32>) -> tensor<6x5xf32>
   return
 }
 
@@ -92,5 +92,13 @@ func.func @no_bias(%x: tensor<6x8xf32>, %w: tensor<4x5x8xf32>, %o: tensor<5xi32>
 func.func @weights_turned(%x: tensor<6x8xf32>, %rows: tensor<2x3xi32>, %weights: tensor<2x3xf32>) {
   // expected-error@+1 {{weights has extents [2, 3], expected [3, 2]}}
   %0 = "npu.combine_rows"(%x, %rows, %weights) : (tensor<6x8xf32>, tensor<2x3xi32>, tensor<2x3xf32>) -> tensor<3x8xf32>
+  return
+}
+
+// -----
+
+func.func @matrices_of_groups(%x: tensor<6x8xf32>, %w: tensor<4x5x8xf32>, %o: tensor<5xi32>) {
+  // expected-error@+1 {{matrices has extents [5], expected [4]}}
+  %0 = "npu.grouped_matmul"(%x, %w, %o, %o) {epilogue = [], operandSegmentSizes = array<i32: 1, 1, 1, 1>} : (tensor<6x8xf32>, tensor<4x5x8xf32>, tensor<5xi32>, tensor<5xi32>) -> tensor<6x5xf32>
   return
 }

@@ -60,10 +60,13 @@ def test_sort_experts(experts, k):
     for tokens in (1, 5, 130):
         torch.manual_seed(tokens)
         ids = torch.randint(0, experts, (tokens, k), dtype=torch.int32)
-        rows, offsets = case({"T": tokens}, ids=ids)
+        rows, matrices, offsets = case({"T": tokens}, ids=ids)
         order = torch.sort(ids.flatten().long(), stable=True)
         assert torch.equal(rows.T.flatten().long(), order.indices.argsort())
-        assert torch.equal(offsets.long(), torch.searchsorted(order.values, torch.arange(experts + 1)))
+        chosen, counts = order.values.unique(return_counts=True)
+        assert torch.equal(matrices, F.pad(chosen, (0, experts - len(chosen))).int())
+        empty = torch.zeros(experts - len(chosen), dtype=torch.int32)
+        assert torch.equal(offsets, offsets_of([*counts.tolist(), *empty.tolist()]))
 
 
 @pytest.mark.parametrize(("width", "bound"), [(40, None), (576, None), ("H", 1000), ("H", None)])
@@ -126,6 +129,22 @@ def test_grouped_matmul(k, n, element, gate, packed, chip):
         (y,) = case(x=x, offsets=offsets, **({} if packed else given))
         if len(x):
             close(y, reference(x, w, offsets, gate), element)
+
+
+def test_groups_that_name_their_matrix():
+    torch.manual_seed(0)
+    w, x = torch.randn(4, 96, 64), torch.randn(7, 64)
+    case = Case(
+        lambda x, offsets, matrices, w: [npu.grouped_matmul(x, w, offsets, matrices=matrices)],
+        {"x": (["R", 64], "f32"), "offsets": ([5], "i32"), "matrices": ([4], "i32")},
+        {"w": w},
+        {"R": (0, None)},
+    )
+    matrices = torch.tensor([3, 1, 0, 0], dtype=torch.int32)
+    for counts in ([7, 0, 0, 0], [2, 5, 0, 0], [1, 1, 0, 0]):
+        offsets, rows = offsets_of(counts), x[: sum(counts)]
+        (y,) = case(x=rows, offsets=offsets, matrices=matrices)
+        close(y, reference(rows, w[matrices.long()], offsets), "f32")
 
 
 @pytest.mark.parametrize("packed", [True, False])
