@@ -52,6 +52,9 @@ class Hbm {
   // The same without a trap: nullptr when the bytes do not lie in one buffer.
   std::byte* find(uint64_t address, uint64_t bytes, bool write) const;
 
+  // The same for bytes of which this launch can write none; nullptr when it can.
+  const std::byte* find_constant(uint64_t address, uint64_t bytes) const;
+
  private:
   struct Span {
     uint64_t begin, end;

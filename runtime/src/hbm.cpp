@@ -42,6 +42,12 @@ std::byte* Hbm::find(uint64_t address, uint64_t bytes, bool write) const {
   return base_ + address;
 }
 
+const std::byte* Hbm::find_constant(uint64_t address, uint64_t bytes) const {
+  const std::byte* host = find(address, bytes, false);
+  const auto written = [&](const Span& span) { return span.begin < address + bytes && address < span.end; };
+  return host && std::none_of(writable_.begin(), writable_.end(), written) ? host : nullptr;
+}
+
 std::byte* Hbm::translate(uint64_t address, uint64_t bytes, bool write) const {
   if (std::byte* host = find(address, bytes, write)) return host;
   char message[160];

@@ -23,10 +23,11 @@ struct Multiply {
   std::byte* acc;  // f32, rows `acc_stride` bytes apart
   int64_t acc_stride;
   bool accumulate;
-  float* scratch;  // at least kMaxBlockRows · k floats
+  float* scratch;  // at least kPanelRows · k floats
 };
 
-inline constexpr int kMaxBlockRows = 8;
+inline constexpr int kPanelRows =
+    48;  // rows of x held as f32 at a time: with k = 128 half a second-level cache
 
 // One row of an online softmax step; see v_softmax_step in the instruction table.
 struct SoftmaxRow {

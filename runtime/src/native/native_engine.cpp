@@ -4,6 +4,7 @@
 #include <string>
 
 #include "bounds.h"
+#include "scratchpad.h"
 
 namespace opennpu {
 
@@ -16,23 +17,18 @@ namespace {
 
 State& state_of(Core& core) { return static_cast<State&>(*core.state); }
 
-// Where an instruction writes in scratchpad; empty for one that does not.
-Extent written(const isa::DmaLoad& op) {
-  return strided_extent(op.dst, op.bytes, {{op.n0, op.ds0}, {op.n1, op.ds1}, {op.n2, op.ds2}});
-}
-Extent written(const isa::DmaGather& op) {
-  return strided_extent(op.dst, op.row_bytes,
-                        {{op.count, op.dst_index_stride}, {op.rows, op.dst_row_stride}});
-}
-Extent written(const isa::Tile& tile, int64_t d0, int64_t d1, int64_t d2) {
-  return isa::Space(tile.space) == isa::Space::Spm ? tile_extent(tile, d0, d1, d2) : Extent{};
-}
+// To be called before any instruction but the matrix unit's: what it reads is copied, what it overwrites
+// is forgotten or, if it is stationary, captured.
 template <typename Op>
-Extent written(const Op& op) {
-  return written(op.dst, op.d0, op.d1, op.d2);
+void touch(Core& core, const Op& op) {
+  State& state = state_of(core);
+  if (!state.pending.empty())
+    visit_reads(op, [&](const Extent& extent) { state.pending.before_read(extent, core.memory.spm); });
+  visit_writes(op, [&](const Written& to) {
+    state.stationary.before_write(to.extent);
+    state.pending.before_write(to.extent, to.whole, core.memory.spm);
+  });
 }
-Extent written(const isa::VReduce& op) { return written(op.dst, op.d0, op.d1, 1); }
-Extent written(const isa::VTranspose& op) { return written(op.dst, op.d0, op.d2, op.d1); }
 
 // A strided copy whose operands have been checked.
 template <typename Op>
@@ -60,41 +56,37 @@ std::unique_ptr<EngineState> NativeEngine::make_state(const npu_chip_desc& chip)
 // ---------------------------------------------------------------- load and store queues
 
 void NativeEngine::execute(Core& core, const isa::DmaLoad& op) const {
-  const Extent to = written(op);
+  const Extent to = written(op).extent;
   std::byte* spm = check_memory(core, isa::Space::Spm, to);
   if (to.empty()) return;
-  state_of(core).stationary.before_write(to);
+  touch(core, op);
   const Extent from = strided_extent(op.src, op.bytes, {{op.n0, op.ss0}, {op.n1, op.ss1}, {op.n2, op.ss2}});
-  const std::byte* hull = core.hbm.find(from.begin, from.end - from.begin, false);
-  if (hull)
+  const bool dense = op.n0 == 1 && op.n1 == 1 && op.n2 == 1;
+  if (const std::byte* constant = dense ? core.hbm.find_constant(from.begin, op.bytes) : nullptr)
+    state_of(core).pending.add(to, constant, spm);
+  else if (const std::byte* hull = core.hbm.find(from.begin, from.end - from.begin, false))
     copy(op, spm + op.dst, hull + (op.src - from.begin));
   else
     reference_->execute(core, op);
 }
 
 void NativeEngine::execute(Core& core, const isa::DmaStore& op) const {
-  const Extent from = strided_extent(op.src, op.bytes, {{op.n0, op.ss0}, {op.n1, op.ss1}, {op.n2, op.ss2}});
+  const Extent from = stored(op);
   const std::byte* spm = check_memory(core, isa::Space::Spm, from);
   if (from.empty()) return;
+  touch(core, op);
   const Extent to = strided_extent(op.dst, op.bytes, {{op.n0, op.ds0}, {op.n1, op.ds1}, {op.n2, op.ds2}});
-  std::byte* hull = core.hbm.find(to.begin, to.end - to.begin, true);
-  if (hull)
+  if (std::byte* hull = core.hbm.find(to.begin, to.end - to.begin, true))
     copy(op, hull + (op.dst - to.begin), spm + op.src);
   else
     reference_->execute(core, op);
 }
 
-void NativeEngine::execute(Core& core, const isa::DmaGather& op) const {
-  state_of(core).stationary.before_write(written(op));
-  reference_->execute(core, op);
-}
-
-void NativeEngine::execute(Core& core, const isa::DmaScatter& op) const { reference_->execute(core, op); }
-
 // ---------------------------------------------------------------- matrix queue
 
 void NativeEngine::execute(Core& core, const isa::MxLoad& op) const {
-  state_of(core).stationary.load(core, op);
+  State& state = state_of(core);
+  state.stationary.load(core, op, state.pending);
 }
 
 void NativeEngine::execute(Core& core, const isa::MxMul& op) const {
@@ -104,6 +96,7 @@ void NativeEngine::execute(Core& core, const isa::MxMul& op) const {
   const Extent acc = strided_extent(op.dst, w.n() * 4, {{op.rows, op.dst_stride}});
   const std::byte* spm = check_memory(core, isa::Space::Spm, x);
   std::byte* accumulator = check_memory(core, isa::Space::Acc, acc);
+  state.pending.before_read(x, core.memory.spm);
   if (!x.empty()) check_aligned(op.src | op.src_stride, int64_t(w.dtype()));
   if (acc.empty()) return;
   check_aligned(op.dst | op.dst_stride, int64_t(isa::Dtype::F32));
@@ -121,44 +114,28 @@ void NativeEngine::execute(Core& core, const isa::MxMul& op) const {
   (w.dtype() == isa::Dtype::Bf16 ? kernels_.multiply_bf16 : kernels_.multiply_f32)(call);
 }
 
-// ---------------------------------------------------------------- vector queue
+// ---------------------------------------------------------------- where there are kernels
 
-void NativeEngine::execute(Core& core, const isa::VUnary& op) const {
-  state_of(core).stationary.before_write(written(op));
-  if (!unary(core, op)) reference_->execute(core, op);
-}
+#define WITH_KERNEL(NAME, KERNEL)                                     \
+  void NativeEngine::execute(Core& core, const isa::NAME& op) const { \
+    touch(core, op);                                                  \
+    if (!KERNEL(core, op)) reference_->execute(core, op);             \
+  }
+WITH_KERNEL(DmaGather, gather)
+WITH_KERNEL(DmaScatter, scatter)
+WITH_KERNEL(VUnary, unary)
+WITH_KERNEL(VBinary, binary)
+WITH_KERNEL(VFill, fill)
+WITH_KERNEL(VSelect, select)
+WITH_KERNEL(VReduce, reduce)
+WITH_KERNEL(VSoftmaxStep, softmax)
+#undef WITH_KERNEL
 
-void NativeEngine::execute(Core& core, const isa::VBinary& op) const {
-  state_of(core).stationary.before_write(written(op));
-  if (!binary(core, op)) reference_->execute(core, op);
-}
-
-void NativeEngine::execute(Core& core, const isa::VFill& op) const {
-  state_of(core).stationary.before_write(written(op));
-  if (!fill(core, op)) reference_->execute(core, op);
-}
-
-void NativeEngine::execute(Core& core, const isa::VSelect& op) const {
-  state_of(core).stationary.before_write(written(op));
-  if (!select(core, op)) reference_->execute(core, op);
-}
-
-void NativeEngine::execute(Core& core, const isa::VReduce& op) const {
-  state_of(core).stationary.before_write(written(op));
-  if (!reduce(core, op)) reference_->execute(core, op);
-}
-
-void NativeEngine::execute(Core& core, const isa::VSoftmaxStep& op) const {
-  Stationary& stationary = state_of(core).stationary;
-  stationary.before_write(written(op.p, 1, op.rows, op.n));
-  for (int64_t vector : {op.m, op.l, op.alpha})
-    stationary.before_write(strided_extent(vector, 4, {{op.rows, 4}}));
-  if (!softmax(core, op)) reference_->execute(core, op);
-}
+// ---------------------------------------------------------------- all others
 
 #define BY_REFERENCE(NAME)                                            \
   void NativeEngine::execute(Core& core, const isa::NAME& op) const { \
-    state_of(core).stationary.before_write(written(op));              \
+    touch(core, op);                                                  \
     reference_->execute(core, op);                                    \
   }
 BY_REFERENCE(VIota)

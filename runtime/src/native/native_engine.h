@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "kernels.h"
+#include "pending.h"
 #include "stationary.h"
 
 namespace opennpu::native {
@@ -14,10 +15,14 @@ namespace opennpu::native {
 inline constexpr int64_t kChunk = 512;  // floats of an element-wise run: stays in the first-level cache
 
 struct State : EngineState {
-  explicit State(const npu_chip_desc& chip) : stationary(chip), block(kMaxBlockRows * chip.mx_k) {}
-  void reset() override { stationary.reset(); }
+  explicit State(const npu_chip_desc& chip) : stationary(chip), block(kPanelRows * chip.mx_k) {}
+  void reset() override {
+    stationary.reset();
+    pending.reset();
+  }
 
   Stationary stationary;
+  Pending pending;
   std::vector<float> block;  // rows of x as f32
   std::vector<float> row;    // one row of a reduction or softmax
 };
@@ -34,6 +39,8 @@ class NativeEngine : public Engine {
 
  private:
   // Each returns false when it has no kernel for these operands; nothing has happened then.
+  bool gather(Core& core, const isa::DmaGather& op) const;
+  bool scatter(Core& core, const isa::DmaScatter& op) const;
   bool unary(Core& core, const isa::VUnary& op) const;
   bool binary(Core& core, const isa::VBinary& op) const;
   bool fill(Core& core, const isa::VFill& op) const;

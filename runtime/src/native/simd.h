@@ -42,6 +42,16 @@ inline Floats fma(Floats a, Floats b, Floats c) {
 #endif
 }
 
+// sum += a·b in place: left to itself, GCC moves the sums of a loop from register to register until it has
+// none left.
+inline void multiply_add(Floats& sum, Floats a, Floats b) {
+#if ONPU_LANES == 8
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+#else
+  sum = fma(a, b, sum);
+#endif
+}
+
 inline Floats sqrt(Floats x) {
 #if ONPU_LANES == 8
   return _mm256_sqrt_ps(x);

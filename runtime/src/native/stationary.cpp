@@ -108,13 +108,13 @@ void Stationary::reset() {
   aliased_ = {};
 }
 
-void Stationary::load(const Core& core, const isa::MxLoad& op) {
+void Stationary::load(const Core& core, const isa::MxLoad& op, Pending& pending) {
   const npu_chip_desc& chip = core.chip;
   if (op.k < 0 || op.k > int64_t(chip.mx_k) || op.n < 0 || op.n > int64_t(chip.mx_n))
     throw Trap{"a stationary tile of " + std::to_string(op.k) + " × " + std::to_string(op.n) +
                " on a matrix unit of " + std::to_string(chip.mx_k) + " × " + std::to_string(chip.mx_n)};
   const Extent extent = source_extent(op, chip);
-  const std::byte* spm = check_memory(core, isa::Space::Spm, extent);
+  std::byte* spm = check_memory(core, isa::Space::Spm, extent);
   k_ = op.k;
   n_ = op.n;
   dtype_ = isa::Dtype(op.dtype);
@@ -125,13 +125,16 @@ void Stationary::load(const Core& core, const isa::MxLoad& op) {
     return;
   }
   check_aligned(op.src | op.stride, op.dtype);
+  const std::byte* constant = pending.find(extent);
+  if (!constant) pending.before_read(extent, spm);
+  const std::byte* source = constant ? constant + (op.src - extent.begin) : spm + op.src;
   const bool same_pair = dtype_ == isa::Dtype::F32 || chip.pair == kPair;
   if (isa::Layout(op.layout) == isa::Layout::Packed && chip.strip == kStrip && same_pair) {
-    strips_ = spm + op.src;
+    strips_ = source;
     strip_stride_ = op.stride;
-    aliased_ = extent;
+    aliased_ = constant ? Extent{} : extent;
   } else {
-    strip_stride_ = pack(spm + op.src, op, chip);
+    strip_stride_ = pack(source, op, chip);
     strips_ = own_.data();
     aliased_ = {};
   }

@@ -7,19 +7,21 @@
 
 #include "bounds.h"
 #include "engine.h"
+#include "pending.h"
 
 namespace opennpu::native {
 
-// A packed tile is used where it lies in scratchpad until something writes there; every other
-// layout is packed at load.
+// A packed tile is used where it lies, in scratchpad until something writes there; every other layout is
+// packed at load.
 class Stationary {
  public:
   explicit Stationary(const npu_chip_desc& chip);
 
   void reset();  // the tile of 0 × 0 that a launch starts with
 
-  // mx_load. Throws Trap for a tile beyond the scratchpad or larger than the matrix unit.
-  void load(const Core& core, const isa::MxLoad& op);
+  // mx_load. A pending tile is used where it lies in HBM. Throws Trap for a tile beyond the scratchpad or
+  // larger than the matrix unit.
+  void load(const Core& core, const isa::MxLoad& op, Pending& pending);
 
   // To be called before scratchpad bytes `extent` change: captures the tile if it lies there.
   void before_write(const Extent& extent);
@@ -37,7 +39,7 @@ class Stationary {
   const std::byte* strips_ = nullptr;
   int64_t strip_stride_ = 0, k_ = 0, n_ = 0;
   isa::Dtype dtype_ = isa::Dtype::F32;
-  Extent aliased_;  // scratchpad bytes that strips_ points into; empty when it is own_
+  Extent aliased_;  // scratchpad bytes that strips_ points into; empty when in none
 };
 
 }  // namespace opennpu::native
