@@ -50,7 +50,7 @@ def is_initialized() -> bool:
 
 def init() -> None:
     """Opens the current device, which its first use does otherwise."""
-    synchronize()
+    native_handles()
 
 
 def device_count() -> int:

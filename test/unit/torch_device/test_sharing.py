@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from image_builder import copy_program
 from opennpu.runtime.device import Device, NpuError
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.signature import KvSpec
@@ -35,6 +36,16 @@ def test_work_of_both(device):
     stream.synchronize()
     assert np.array_equal(back, data) and torch.equal(x.cpu(), torch.arange(100))
     assert device.counters() == torch.opennpu.counters()
+
+
+def test_work_that_fails_is_reported_by_the_synchronisation(device):
+    program, stream = device.load(copy_program()), device.stream()
+    source, target = device.alloc(256), device.alloc(256)
+    stream.launch(program, [(source, 0, 256), (target, 0, 256), 99])
+    with pytest.raises(RuntimeError, match="opennpu: .*HBM address"):
+        torch.opennpu.synchronize()
+    torch.opennpu.synchronize()
+    assert torch.arange(10).to("opennpu").tolist() == list(range(10))
 
 
 def test_dropping_it_leaves_the_device_open():
