@@ -42,7 +42,7 @@ def test_work_that_fails_is_reported_by_the_synchronisation(device):
     program, stream = device.load(copy_program()), device.stream()
     source, target = device.alloc(256), device.alloc(256)
     stream.launch(program, [(source, 0, 256), (target, 0, 256), 99])
-    with pytest.raises(RuntimeError, match="opennpu: .*HBM address"):
+    with pytest.raises(RuntimeError, match=r"opennpu: .*HBM address"):
         torch.opennpu.synchronize()
     torch.opennpu.synchronize()
     assert torch.arange(10).to("opennpu").tolist() == list(range(10))
