@@ -16,6 +16,8 @@ from opennpu.dialects import npu
 
 
 def number(x, op):
+    if npu.dtype(x) == "i1":  # of sign alone
+        return x
     return npu.unary(op, x)
 
 
@@ -81,6 +83,21 @@ def expm1(x):
     return npu.select(far, rest, y)
 
 
+@converts("aten.sinh")
+def sinh(x):
+    """(e^x - 1) · (1 + e^-x) / 2, where nothing cancels."""
+    inverse = npu.unary("exp", npu.unary("neg", npu.cast(x, "f32")))
+    return npu.binary("mul", expm1(x), arithmetic("mul", arithmetic("add", inverse, 1.0), 0.5))
+
+
+@converts("aten.cosh")
+def cosh(x):
+    x = npu.cast(x, "f32")
+    return arithmetic(
+        "mul", arithmetic("add", npu.unary("exp", x), npu.unary("exp", npu.unary("neg", x))), 0.5
+    )
+
+
 @converts("aten.tan")
 def tan(x):
     x = npu.cast(x, "f32")
@@ -142,6 +159,25 @@ def scaled(x, factor):
 @converts("aten.fmod.Tensor", "aten.fmod.Scalar", op="mod")
 def simple(a, b, op):
     return arithmetic(op, a, b)
+
+
+@converts("aten.fmax", op="max")
+@converts("aten.fmin", op="min")
+def extreme_number(a, b, op):
+    """The other one where one is no number."""
+    a, b = promoted(a, b)
+    return npu.select(isnan(a), b, npu.select(isnan(b), a, arithmetic(op, a, b)))
+
+
+@converts("aten.hypot")
+def hypot(a, b):
+    """By the greater one, whose square could be too large."""
+    a, b = (npu.unary("abs", npu.cast(x, "f32")) for x in (a, b))
+    large, small = npu.binary("max", a, b), npu.binary("min", a, b)
+    ratio = npu.binary("div", small, large)
+    y = npu.binary("mul", large, npu.unary("sqrt", arithmetic("add", npu.unary("square", ratio), 1.0)))
+    whole = npu.binary("or", npu.binary("eq", small, as_tensor(0.0, "f32")), isinf(large))
+    return npu.select(whole, large, y)
 
 
 @converts("aten.div.Tensor", "aten.div.Scalar")

@@ -190,7 +190,16 @@ def log_sum_exp(x, dims, keepdim):
     return npu.reshape(y, [n for d, n in enumerate(npu.dims(y)) if d not in gone])
 
 
-# ---- softmax
+# ---- softmax and running sums
+
+
+@converts("aten.cumsum")
+def cumsum(x, dim, _dtype, result):
+    x = npu.cast(x, result.dtype)
+    if rank(x) == 0:
+        return x
+    moved, back = to_last(x, normal_dim(dim, rank(x)))
+    return npu.transpose(npu.cumsum(moved), back)
 
 
 @converts("aten.softmax.int", "aten._softmax")

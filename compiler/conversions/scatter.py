@@ -17,6 +17,9 @@ from opennpu.dialects import npu
 from opennpu.dialects.symbols import Dim, Sym, dim
 from torch_mlir import ir
 
+MOST_SCATTERED = 256
+"""Of every element it is asked whether each index names it; with more the host is faster."""
+
 
 @converts("aten.index_copy")
 def index_copy(x, axis, index, source):
@@ -63,6 +66,8 @@ def rows_to_scatter(x, axis, index, source):
         raise Unsupported("a scatter of a number, or of bools")
     axis = normal_dim(axis, rank(x))
     wanted, shape = npu.dims(index), npu.dims(x)
+    if static(wanted[axis], "the number of elements to scatter") > MOST_SCATTERED:
+        raise Unsupported(f"a scatter of more than {MOST_SCATTERED} elements along a dimension")
     if any(a != b for d, (a, b) in enumerate(zip(wanted, shape, strict=True)) if d != axis):
         raise Unsupported(f"an index {npu.show(wanted)} for {npu.show(shape)}")
     source = source if isinstance(source, ir.Value) else as_tensor(source, npu.dtype(x))

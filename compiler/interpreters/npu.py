@@ -197,6 +197,11 @@ def _reduce(machine, op, x):
     return REDUCE[attr(op, "op")](wide(x), attr(op, "dim"), bool(attr(op, "keepdim")))
 
 
+@means("npu.cumsum")
+def _cumsum(machine, op, x):
+    return wide(x).cumsum(-1)
+
+
 @means("npu.softmax")
 def _softmax(machine, op, x):
     return wide(x).softmax(-1)

@@ -116,8 +116,8 @@ def emit_gather(ctx: KernelContext, op: ir.OpView) -> None:
 
 def emit_take(ctx: KernelContext, op: ir.OpView) -> None:
     """torch.gather along the last dimension: whole rows and their indices meet in scratchpad."""
-    x, index = (_matrix(ctx, op, ctx.view(operand)) for operand in op.operands)
-    y, chip = _matrix(ctx, op, ctx.output(op.results[0])), ctx.chip
+    x, index = (as_matrix(ctx, op, ctx.view(operand)) for operand in op.operands)
+    y, chip = as_matrix(ctx, op, ctx.output(op.results[0])), ctx.chip
     rows, width = index.shape
     n, budget = _bound(ctx, x.shape[1]), chip.spm_bytes // BUFFERS
     each = index.itemsize + y.itemsize
@@ -167,7 +167,7 @@ def _index_list(ctx: KernelContext, op: ir.OpView, index: View) -> View:
     return dst
 
 
-def _matrix(ctx: KernelContext, op: ir.OpView, view: View) -> View:
+def as_matrix(ctx: KernelContext, op: ir.OpView, view: View) -> View:
     """The view as [all leading dimensions][last], a copy where strides do not allow that."""
     shape = (num_elements(view.shape[:-1]), view.shape[-1])
     matrix = views.reshape(view, shape)

@@ -9,6 +9,7 @@ import json
 
 from opennpu.compiler.kernels import (
     attention,
+    cumsum,
     experts,
     grouped_matmul,
     kv,
@@ -39,6 +40,7 @@ EMITTERS: dict[str, Emitter] = {
     "npu.matmul": matmul.emit_matmul,
     "npu.grouped_matmul": grouped_matmul.emit_grouped_matmul,
     "npu.topk_softmax": topk_softmax.emit_topk_softmax,
+    "npu.cumsum": cumsum.emit_cumsum,
     "npu.rope": rope.emit_rope,
     "npu.kv_write": kv.emit_kv_write,
     "npu.rope_kv_write": rope.emit_rope_kv_write,

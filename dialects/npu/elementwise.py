@@ -169,6 +169,22 @@ def check_row_op(op, *weights: str) -> None:
         require_dims(name, getattr(op, name), dims(op.x)[-1:])
 
 
+class CumsumOp(NpuOp, name="cumsum", traits=[Pure]):
+    """x → y of the same shape and dtype: the sums of the elements up to each one of the last dimension.
+
+    Floats in f32, rounded once.
+    """
+
+    x: Tensor
+    y: TensorResult
+
+    def check(self):
+        require(len(dims(self.x)) >= 1, "x has no dimensions")
+        require_dtype("x", self.x, *FLOATS, *INTEGERS)
+        require_dtype("y", self.y, dtype(self.x))
+        require_dims("y", self.y, dims(self.x))
+
+
 class SoftmaxOp(NpuOp, name="softmax", traits=[Pure]):
     """x → y: softmax over the last dimension, f32 inside."""
 

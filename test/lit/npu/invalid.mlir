@@ -57,6 +57,14 @@ func.func @extent() {
 
 // -----
 
+func.func @cumsum(%x: tensor<4xf32>) {
+  // expected-error@+1 {{y is bf16, expected f32}}
+  %0 = "npu.cumsum"(%x) : (tensor<4xf32>) -> tensor<4xbf16>
+  return
+}
+
+// -----
+
 func.func @unary_name(%x: tensor<4xf32>) {
   // expected-error@+1 {{unknown unary op 'expo'; one of copy, neg}}
   %0 = "npu.unary"(%x) {op = "expo"} : (tensor<4xf32>) -> tensor<4xf32>

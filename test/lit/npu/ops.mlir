@@ -14,6 +14,7 @@
 // CHECK: npu.select %{{.*}}, %x, %{{.*}} : f32[T, 8]
 // CHECK: npu.cast %{{.*}} : bf16[T, 8]
 // CHECK: npu.reduce %{{.*}} {dim = 1, keepdim, op = argmax} : i64[T, 1]
+// CHECK: npu.cumsum %x : f32[T, 8]
 // CHECK: npu.softmax %x : f32[T, 8]
 // CHECK: npu.rms_norm %x, %w {eps = {{.*}}} : f32[T, 8]
 // CHECK: npu.layer_norm %x, %w, %w {eps = {{.*}}} : f32[T, 8]
@@ -29,6 +30,7 @@ func.func @rows(%x: tensor<?x8xf32, ["T", "8"]> {npu.input = "x"}, %w: tensor<8x
   %4 = "npu.select"(%3, %x, %0) : (tensor<?x8xi1, ["T", "8"]>, tensor<?x8xf32, ["T", "8"]>, tensor<?x8xf32, ["T", "8"]>) -> tensor<?x8xf32, ["T", "8"]>
   %5 = "npu.cast"(%4) : (tensor<?x8xf32, ["T", "8"]>) -> tensor<?x8xbf16, ["T", "8"]>
   %6 = "npu.reduce"(%5) {op = "argmax", dim = 1, keepdim = true} : (tensor<?x8xbf16, ["T", "8"]>) -> tensor<?x1xi64, ["T", "1"]>
+  %s = "npu.cumsum"(%x) : (tensor<?x8xf32, ["T", "8"]>) -> tensor<?x8xf32, ["T", "8"]>
   %7 = "npu.softmax"(%x) : (tensor<?x8xf32, ["T", "8"]>) -> tensor<?x8xf32, ["T", "8"]>
   %8 = "npu.rms_norm"(%x, %w) {eps = 1.0e-5 : f32} : (tensor<?x8xf32, ["T", "8"]>, tensor<8xf32>) -> tensor<?x8xf32, ["T", "8"]>
   %9 = "npu.layer_norm"(%x, %w, %w) {eps = 1.0e-5 : f32} : (tensor<?x8xf32, ["T", "8"]>, tensor<8xf32>, tensor<8xf32>) -> tensor<?x8xf32, ["T", "8"]>
