@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from opennpu.compiler.frontend import ops
+from opennpu.compiler.frontend.ops import doc
 from torch.library import opcheck
 
 BF16_ROUNDING = 2**-8  # relative: one rounding to bf16
@@ -184,3 +185,7 @@ ERRORS = [
 def test_errors_name_operator_and_argument(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_the_page_is_current():
+    assert doc.PATH.read_text() == doc.page(), f"run python -m {doc.__name__}"
