@@ -67,6 +67,8 @@ class KernelContext:
         self.layer: Index = 0
         self.repeats = 1
         self._argument_values: dict[str, ir.Value] = {}
+        self._kernel_block: ir.Block | None = None  # of the kernel that is being made
+        self._layer_offsets: dict[int, I64] = {}  # in it, by table
         self._views: dict[ir.Value, View] = {}
         self._params: dict[ir.Value, Param] = {}
         self._targets: dict[ir.Value, View] = {}
@@ -196,7 +198,8 @@ class KernelContext:
         attributes = {"kernel": ir.StringAttr.get(name), "source": ir.StringAttr.get(source)}
         with op.location:
             kernel = ir.Operation.create("npu_tile.kernel", attributes=attributes, regions=1)
-            with ir.InsertionPoint(kernel.regions[0].blocks.append()):
+            self._kernel_block, self._layer_offsets = kernel.regions[0].blocks.append(), {}
+            with ir.InsertionPoint(self._kernel_block):
                 yield self.builder
         cost = {"flops": str(self.repeats * Sym.of(flops)), "bytes": str(self.repeats * Sym.of(bytes))}
         entry = {"kernel": name, "source": source, "location": describe(op.location), **cost}
@@ -225,8 +228,14 @@ class KernelContext:
             case WeightBase(offset):
                 return b.arg("weights") + offset
             case RolledWeightBase(table, layer):
-                segment = b.arg("weights")
-                return segment + b.load_scalar(segment + table + layer * 8)
+                return b.arg("weights") + self._layer_offset(b, table, layer)
+
+    def _layer_offset(self, b: TileBuilder, table: int, layer: I64) -> I64:
+        """Read once, at the start of the kernel: the sequencer waits for each scalar load."""
+        if table not in self._layer_offsets:
+            with ir.InsertionPoint.at_block_begin(self._kernel_block):
+                self._layer_offsets[table] = b.load_scalar(b.arg("weights") + table + layer * 8)
+        return self._layer_offsets[table]
 
 
 def _consumed(op: ir.Operation) -> list[ir.Value]:

@@ -13,7 +13,7 @@ BUFFERS = 2
 """What a loop allocates may be double-buffered."""
 
 STREAM_BUFFERS = 4
-"""Tiles of w, where a quarter of scratchpad holds as many; npu-tile-double-buffer gives them what is left."""
+"""Tiles of w, where an eighth of scratchpad holds as many; npu-tile-double-buffer gives them what is left."""
 
 NARROWER_PAYS = 1.05
 """A narrower column tile must save a core more than this: it has shorter bursts and more of them."""
@@ -51,7 +51,7 @@ def matmul_tiling(
     by_acc = chip.acc_bytes // (BUFFERS * accumulators * nt * 4)
     most = min(by_acc, max(m, 1)) if m is not None else by_acc
     w = kt * nt * itemsize
-    stream = STREAM_BUFFERS if STREAM_BUFFERS * w <= chip.spm_bytes // 4 else BUFFERS
+    stream = STREAM_BUFFERS if STREAM_BUFFERS * w <= chip.spm_bytes // 8 else BUFFERS
     rest = chip.spm_bytes - stream * w - BUFFERS * accumulators * nt * 4
     per_row = 2 * BUFFERS * nt * 4
     if k:
