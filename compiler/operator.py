@@ -81,7 +81,13 @@ def _build(call: "_Call", dynamic: set[Place], chip: Chip) -> bytes:
     program = call.export(dynamic)
     if fixed := call.concluded_from(program):
         program = call.export(dynamic - fixed)
-    data, cut = _assemble(call, program, chip, {})
+    try:
+        data, cut = _assemble(call, program, chip, {})
+    except CompileError:
+        if not dynamic - fixed:
+            raise
+        steps = {name: _step(call.size(name)) for name in call.symbols()}
+        return _assemble(call, program, chip, steps)[0]  # for a kernel that needs a bound on its rows
     if not cut:
         return data
     ranges = {name: _step(call.size(name)) for name in cut}
@@ -174,6 +180,10 @@ class _Call:
             for d, extent in enumerate(node.meta["val"].shape)
             if isinstance(extent, torch.SymInt) and extent.node.expr.free_symbols & assumed
         }
+
+    def symbols(self) -> list[str]:
+        """The names that symbols may have."""
+        return [f"arg{i}_{d}" for i, d in sorted(self.dynamic_places())]
 
     def size(self, name: str) -> int:
         """What the symbol `arg0_1` is at the moment."""

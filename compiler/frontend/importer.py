@@ -70,7 +70,8 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
         pages = archive.metadata.get("pages", [])
         outputs = _output_names(archive)
         describe_function(function, symbols.inputs, list(hooks.arguments), outputs, strides, pages)
-        set_symbol_ranges(importer.module, symbols.ranges | ranges)
+        narrowed = {name: ranges.get(name, bounds) for name, bounds in symbols.ranges.items()}
+        set_symbol_ranges(importer.module, narrowed)
     return importer.module
 
 

@@ -103,6 +103,16 @@ def test_rows_are_on_a_ladder(operator, columns, bounds):
     close(softmax.run(x)[0], x.softmax(1))
 
 
+def test_kernels_that_need_a_bound_get_that_of_the_ladder(operator):
+    """A row is looked up in scratchpad."""
+    x, index = torch.randn(4, 2000), torch.randint(0, 2000, (4, 3))
+    gather = operator("aten.gather.default", (x, 1, index))
+    assert gather.symbols["arg0_1"] == (1025, 4096)
+    assert torch.equal(gather.run(x, index)[0], x.gather(1, index))
+    longer = torch.randn(4, 3000)
+    assert torch.equal(gather.run(longer, index)[0], longer.gather(1, index))
+
+
 def test_a_row_beyond_its_step_is_refused(operator):
     softmax = operator("aten._softmax.default", (torch.ones(2, 5), 1, False))
     with pytest.raises(ProgramError, match="arg0_1 is 2000"):
