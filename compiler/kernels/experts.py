@@ -122,7 +122,7 @@ class CountingSort:
         """Stores the row of every choice in rows[T,k]; `next_row` runs along."""
         side = self.chip.mx_k
         before = b.alloc((side, side), "f32")  # before[i][j]: j < i
-        row, column = b.alloc((side, 1), "i32"), b.alloc((side,), "i32")
+        row, column = b.alloc((side, 1), "f32"), b.alloc((side,), "f32")
         for numbers in (row, column):
             b.iota(numbers.permuted(4), (side,), 0, (1,))
         b.binary("lt", before, column, row.broadcast(-1), (side, side))
@@ -146,7 +146,7 @@ class CountingSort:
 
     def _one_hot(self, b: TileBuilder, ids: TileRef, choices: Index, first: Index, width: Index) -> TileRef:
         """[choice][expert - first]: 1 where the choice is the expert."""
-        numbers = b.alloc((self.chip.mx_n,), "i32")
+        numbers = b.alloc((self.chip.mx_n,), "f32")
         b.iota(numbers, (width,), first, (1,))
         hot = b.alloc((self.chip.mx_k, self.chip.mx_n), "f32")
         b.binary("eq", hot, numbers, ids.permuted(4, 0), (choices, width))
@@ -160,12 +160,13 @@ class CountingSort:
 
     @contextmanager
     def _blocks(self, b: TileBuilder) -> Iterator[tuple[Index, Index, TileRef]]:
-        """A loop over blocks: the first token, the number of choices, their experts [choices]."""
+        """A loop over blocks: the first token, the number of choices, their experts [choices] (f32)."""
         flat, count = views.reshape(self.ids, (num_elements(self.ids.shape),)), b.sym(self.ids.shape[0])
         with b.loop(0, count, self.tokens) as token:
             choices = minimum(self.tokens, count - token) * self.k
-            ids = b.alloc((self.chip.mx_k,), "i32")
-            b.load(ids, flat, (token * self.k,), (choices,))
+            loaded, ids = (b.alloc((self.chip.mx_k,), dtype) for dtype in ("i32", "f32"))
+            b.load(loaded, flat, (token * self.k,), (choices,))
+            b.copy(ids, loaded, (choices,))
             yield token, choices, ids
 
     def _expert_tiles(self, b: TileBuilder):
