@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="npu-sim",
-        description="Tells what a launch, or a trace of requests, would take on the chip, and where time goes.",
+        description="Tells what a launch or a trace of requests would take on the chip, and where time goes.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
