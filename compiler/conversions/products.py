@@ -23,7 +23,7 @@ def linear(x, w, bias):
     return y if bias is None else npu.binary("add", y, npu.cast(bias, element))
 
 
-@converts("aten.matmul", "aten.mm", "aten.bmm")
+@converts("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
 def matmul(a, b):
     a, b = promoted(a, b)
     if rank(a) == 1:
@@ -49,7 +49,7 @@ def batched(a, b, transpose_b=False, element=None):
     return npu.matmul(a, b, transpose_w=transpose_b, element=element)
 
 
-@converts("aten.addmm", "aten.baddbmm")
+@converts("aten.addmm", "aten.addmv", "aten.baddbmm")
 def addmm(bias, a, b, beta, alpha):
     y = matmul(a, b)
     y = y if alpha == 1 else npu.binary("mul", y, as_tensor(alpha, npu.dtype(y)))

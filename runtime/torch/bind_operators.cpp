@@ -16,8 +16,15 @@ void bind_operators(const py::handle& module) {
           for (const auto& [name, target, kind] : lines) operators.push_back({name, target, kind});
           register_operators(operators);
         });
-  m.def("fallbacks", &fallback_counts);
-  m.def("reset_fallbacks", &reset_fallback_counts);
+  m.def("fallbacks", [] {
+    py::dict calls, reasons;
+    for (const auto& [name, fallback] : fallbacks()) {
+      calls[py::str(name)] = fallback.calls;
+      reasons[py::str(name)] = fallback.reason;
+    }
+    return py::make_tuple(calls, reasons);
+  });
+  m.def("reset_fallbacks", &reset_fallbacks);
   m.def("is_strict", &strict);
   m.def("set_strict", &set_strict);
 }

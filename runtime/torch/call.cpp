@@ -9,14 +9,14 @@ namespace opennpu::torch_device {
 namespace {
 
 at::Tensor like_meta(const at::Tensor& t) {
-  return at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kMeta));
+  at::Tensor meta = at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kMeta));
+  if (t.unsafeGetTensorImpl()->is_wrapped_number()) meta.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return meta;
 }
 
-// Host tensors without dimensions stay: they count as numbers.
 c10::IValue like_meta(const c10::IValue& value) {
   if (value.isTensor()) {
-    const at::Tensor& t = value.toTensor();
-    return !t.defined() || (t.device().is_cpu() && t.dim() == 0) ? t : like_meta(t);
+    return value.toTensor().defined() ? like_meta(value.toTensor()) : value;
   }
   if (value.isTensorList()) {
     c10::List<at::Tensor> list;
@@ -88,16 +88,16 @@ void CommonDevice::add(const at::Tensor& tensor) {
               " and ", tensor.device(), "!");
 }
 
-std::optional<std::vector<at::Tensor>> infer(const c10::OperatorHandle& op,
-                                             c10::ArrayRef<c10::IValue> arguments) {
+std::variant<std::vector<at::Tensor>, Refusal> infer(const c10::OperatorHandle& op,
+                                                     c10::ArrayRef<c10::IValue> arguments) {
   torch::jit::Stack stack;
   for (const c10::IValue& argument : arguments) stack.push_back(like_meta(argument));
   Silent silent;
   const c10::WarningUtils::WarningHandlerGuard no_warnings(&silent);  // the call itself warns
   try {
     op.callBoxed(stack);
-  } catch (const c10::NotImplementedError&) {
-    return std::nullopt;
+  } catch (const std::exception& error) {  // PyTorch's, from C++ or Python
+    return Refusal{c10::str("PyTorch cannot tell its results: ", error.what())};
   }
   std::vector<at::Tensor> results;
   for (const c10::IValue& result : stack) results.push_back(result.toTensor());

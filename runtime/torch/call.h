@@ -24,6 +24,7 @@ struct Typing {
 struct Target {
   enum class Kind {
     pointwise,  // element by element
+    product,    // of operands of one dtype
     whole,      // any other
     composite,  // PyTorch would take it apart
   };
@@ -54,8 +55,7 @@ struct Call {
   void finish(const std::vector<at::Tensor>& results) const;
 };
 
-// Each runs the call, or says why it cannot and leaves the stack as it is. Throws PyTorch's own errors for
-// wrong arguments.
+// Each runs the call, or says why it cannot and leaves the stack as it is.
 std::optional<Refusal> run_pointwise(const Call& call);
 std::optional<Refusal> run_whole(const Call& call);
 
@@ -75,9 +75,9 @@ class CommonDevice {
   std::optional<c10::Device> device_;
 };
 
-// The results' shapes and dtypes by PyTorch's meta implementation of the operator, which also
-// throws for wrong arguments; nothing where it has none.
-std::optional<std::vector<at::Tensor>> infer(const c10::OperatorHandle& op,
-                                             c10::ArrayRef<c10::IValue> arguments);
+// The results' shapes and dtypes by PyTorch's meta implementation of the operator; a refusal where it has
+// none or objects to the arguments, which the host will tell in its words.
+std::variant<std::vector<at::Tensor>, Refusal> infer(const c10::OperatorHandle& op,
+                                                     c10::ArrayRef<c10::IValue> arguments);
 
 }  // namespace opennpu::torch_device

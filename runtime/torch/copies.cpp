@@ -19,7 +19,7 @@ namespace opennpu::torch_device {
 
 namespace {
 
-// Pageable host memory up to this size is copied aside, so that the call need not wait for the stream.
+// Host memory up to this size is copied aside, so that the call need not wait for the stream.
 constexpr size_t kStageBytes = 256 << 10;
 
 bool on_device(const at::Tensor& t) { return t.device().type() == kType; }
@@ -84,15 +84,15 @@ void copy_within(const at::Tensor& dst, const at::Tensor& src) {
   copy_by_program(dst, src);
 }
 
-void copy_in(const at::Tensor& dst, const at::Tensor& src) {
+void copy_in(const at::Tensor& dst, const at::Tensor& src, bool non_blocking) {
   const DeviceIndex index = dst.get_device();
   if (same_bytes(dst, src)) {
-    copy_to_device(index, address_of(dst), src.const_data_ptr(), src.nbytes());
+    copy_to_device(index, address_of(dst), src.const_data_ptr(), src.nbytes(), non_blocking);
   } else if (dst.is_non_overlapping_and_dense()) {
-    copy_in(dst, host_like(dst).copy_(src));
+    copy_in(dst, host_like(dst).copy_(src), false);
   } else {
     at::Tensor packed = at::empty(dst.sizes(), dst.options());
-    copy_in(packed, src);
+    copy_in(packed, src, non_blocking);
     copy_within(dst, packed);
   }
 }
@@ -120,13 +120,13 @@ at::Tensor copy_from(const at::Tensor& src, const at::Tensor& dst, bool non_bloc
   const at::Tensor from = src.sizes() == dst.sizes() ? src : src.expand(dst.sizes());
   const c10::DeviceGuard guard(on_device(dst) ? dst.device() : src.device());
   if (!on_device(from)) {
-    copy_in(dst, from);
+    copy_in(dst, from, non_blocking);
   } else if (!on_device(dst)) {
     copy_out(dst, from, non_blocking);
   } else if (from.device() == dst.device()) {
     copy_within(dst, from);
   } else {
-    copy_in(dst, from.to(at::kCPU));
+    copy_in(dst, from.to(at::kCPU), false);
   }
   return dst;
 }
@@ -150,11 +150,11 @@ TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction:
 
 }  // namespace
 
-void copy_to_device(DeviceIndex index, npu_address to, const void* from, size_t bytes) {
+void copy_to_device(DeviceIndex index, npu_address to, const void* from, size_t bytes, bool non_blocking) {
   if (bytes == 0) return;
   const npu_driver* driver = chip(index).driver;
   const c10::Stream stream = current_stream_of(index);
-  const bool pinned = is_pinned(from);
+  const bool pinned = non_blocking && is_pinned(from);
   if (!pinned && bytes > kStageBytes) {
     check(driver->copy_to_device(native_stream(stream), to, from, bytes));
     return synchronize_stream(stream);

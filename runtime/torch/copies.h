@@ -7,9 +7,11 @@
 
 namespace opennpu::torch_device {
 
-// Queues a copy of `bytes` bytes on the current stream of the device. Host memory that is not pinned is
-// free for any use when the call returns; pinned memory when the stream has got there.
-void copy_to_device(DeviceIndex index, npu_address to, const void* from, size_t bytes);
+// Queues a copy of `bytes` bytes on the current stream of the device. The host memory is free for any use
+// when the call returns, except that of a non-blocking copy from pinned memory: when the stream has got
+// there.
+void copy_to_device(DeviceIndex index, npu_address to, const void* from, size_t bytes,
+                    bool non_blocking = false);
 
 // As above; the bytes are there when the stream has got there.
 void queue_copy_to_host(DeviceIndex index, void* to, npu_address from, size_t bytes);

@@ -117,6 +117,7 @@ c10::OperatorHandle find(const std::string& name) {
 Target::Kind kind_of(const std::string& name) {
   static const std::map<std::string, Target::Kind> kinds = {
       {"pointwise", Target::Kind::pointwise},
+      {"product", Target::Kind::product},
       {"whole", Target::Kind::whole},
       {"composite", Target::Kind::composite},
   };

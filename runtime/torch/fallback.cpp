@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <set>
 
 #include "device.h"
 #include "generator.h"
@@ -16,8 +17,8 @@ namespace {
 
 struct Counts {
   std::mutex mutex;
-  std::map<std::string, int64_t> calls;
-  std::map<std::string, std::string> warned;  // name → reason
+  std::map<std::string, Fallback> calls;
+  std::set<std::string> warned;
 };
 
 Counts& counts() {
@@ -113,11 +114,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 }  // namespace
 
 void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack, const std::string& reason) {
-  if (!reads_nothing(op, torch::jit::last(*stack, op.schema().arguments().size()))) {
-    count_fallback(op.schema().name(), reason);
-  }
+  const bool counts = !reads_nothing(op, torch::jit::last(*stack, op.schema().arguments().size()));
   replace_generators(op, stack);
-  at::native::cpu_fallback(op, stack);
+  at::native::cpu_fallback(op, stack);  // first: for wrong arguments PyTorch's error is the one to show
+  if (counts) count_fallback(op.schema().name(), reason);
 }
 
 void count_fallback(const std::string& name, const std::string& reason) {
@@ -127,8 +127,10 @@ void count_fallback(const std::string& name, const std::string& reason) {
   bool first;
   {
     const std::lock_guard lock(counts().mutex);
-    ++counts().calls[name];
-    first = counts().warned.emplace(name, reason).second;
+    Fallback& fallback = counts().calls[name];
+    ++fallback.calls;
+    fallback.reason = reason;
+    first = counts().warned.insert(name).second;
   }
   if (first) {
     TORCH_WARN(name, " runs on the host, not on the device opennpu: ", reason,
@@ -137,12 +139,12 @@ void count_fallback(const std::string& name, const std::string& reason) {
   }
 }
 
-std::map<std::string, int64_t> fallback_counts() {
+std::map<std::string, Fallback> fallbacks() {
   const std::lock_guard lock(counts().mutex);
   return counts().calls;
 }
 
-void reset_fallback_counts() {
+void reset_fallbacks() {
   const std::lock_guard lock(counts().mutex);
   counts().calls.clear();
 }

@@ -10,15 +10,20 @@
 namespace opennpu::torch_device {
 
 // Runs the operator on the host. `reason` says why it does not run on the chip.
-// Throws NotImplementedError in strict mode.
+// Throws PyTorch's errors for wrong arguments, else NotImplementedError in strict mode.
 void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack, const std::string& reason);
 
 // Counts a call of `name` that the host does; warns or throws as above.
 void count_fallback(const std::string& name, const std::string& reason);
 
-// Calls by name since the start or the last reset.
-std::map<std::string, int64_t> fallback_counts();
-void reset_fallback_counts();
+struct Fallback {
+  int64_t calls = 0;
+  std::string reason;  // of the last one
+};
+
+// By name, since the start or the last reset.
+std::map<std::string, Fallback> fallbacks();
+void reset_fallbacks();
 
 bool strict();
 void set_strict(bool strict);

@@ -67,7 +67,6 @@ std::optional<Gathered> gather(const Call& call) {
   return gathered;
 }
 
-// By PyTorch's meta implementation; throws for wrong arguments.
 std::unique_ptr<Typing> type_of(const Call& call, const Gathered& gathered) {
   auto typing = std::make_unique<Typing>();
   const auto results = infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
@@ -83,11 +82,13 @@ std::unique_ptr<Typing> type_of(const Call& call, const Gathered& gathered) {
   }
   typing->common = at::native::result_type(types);
   const auto functional = call.form == Form::functional ? results : infer(call.target.op, inputs);
-  if (!functional.has_value()) {
-    typing->refusal = "PyTorch cannot tell its result's dtype";
-    return typing;
+  for (const auto* inferred : {&results, &functional}) {
+    if (const auto* refusal = std::get_if<Refusal>(inferred)) {
+      typing->refusal = refusal->reason;
+      return typing;
+    }
   }
-  typing->result = functional->front().scalar_type();
+  typing->result = std::get<0>(functional).front().scalar_type();
   bool numbers = false;
   std::optional<Refusal> refusal = refuse_dtype(typing->result);
   for (const auto& [tensor, number] : gathered.items) {
@@ -110,11 +111,19 @@ Operand merged(const at::TensorIterator& iterator, int position) {
   return {tensor, std::move(sizes), std::move(strides)};
 }
 
-// For the key and the compiler, a vector of one element is one of several.
+// An operand of the same kind for the compiler, the same for all sizes: then the program is found
+// again by other processes, and one of one element is no other than one of several.
 Operand typical(const Operand& operand) {
-  Numbers sizes = operand.sizes;
-  for (int64_t& size : sizes) size = std::max<int64_t>(size, 2);
-  return {operand.tensor, std::move(sizes), operand.strides};
+  constexpr int64_t kSize = 16, kStride = 1 << 20;
+  Numbers sizes, strides(operand.strides.size());
+  for (size_t i = 0; i < operand.sizes.size(); ++i) sizes.push_back(kSize + static_cast<int64_t>(i));
+  int64_t packed = 1;
+  const bool dense = row_major(operand.sizes, operand.strides);
+  for (size_t i = sizes.size(); i-- > 0; packed *= sizes[i]) {
+    const int64_t stride = operand.strides[i];
+    strides[i] = dense ? packed : stride < 2 ? stride : kStride + static_cast<int64_t>(i);
+  }
+  return {operand.tensor, std::move(sizes), std::move(strides)};
 }
 
 // Queues target(operands) → out, whose dimensions are merged.
@@ -126,13 +135,14 @@ std::optional<Refusal> launch(KeyMap<Programs>& table, DeviceIndex index, const 
   Key key;
   for (const Operand& operand : measured) {
     examples.push_back(typical(operand));
-    key.add(operand.tensor.scalar_type(), examples.back().sizes, operand.strides);
+    key.add(operand.tensor.scalar_type(), examples.back().sizes, examples.back().strides);
   }
   key.add(static_cast<uint64_t>(index));
   Programs* programs = table.find(key);
   if (programs == nullptr) programs = &table.add(key, std::make_unique<Programs>());
   const Operand out_example = examples.pop_back_val();
-  const auto found = programs->get(index, measured, {target, op, inputs, examples, out_example, [] {}});
+  const auto found = programs->get(index, measured,
+                                   {target, op, inputs, examples, out_example, [] { return std::nullopt; }});
   if (const auto* refusal = std::get_if<Refusal>(&found)) return *refusal;
   const auto& [program, symbols] = std::get<Fitting>(found);
   program->launch(symbols, operands, out);

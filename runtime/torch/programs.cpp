@@ -112,7 +112,7 @@ bool at_least(const Numbers& sizes, const Numbers& bounds) {
 std::variant<Fitting, Refusal> Programs::get(DeviceIndex index, const Operands& measured,
                                              const Request& request) {
   if (auto found = known(measured)) return *std::move(found);
-  request.check();
+  if (auto refusal = request.check()) return *std::move(refusal);
 
   const py::gil_scoped_acquire gil;
   const auto module = py::module_::import("opennpu.runtime.torch_device.operators");

@@ -51,8 +51,8 @@ struct Request {
   const c10::OperatorHandle& op;
   c10::ArrayRef<c10::IValue> inputs;
   const Operands& operands;
-  c10::ArrayRef<Operand> outputs;  // those that exist already; empty: none
-  std::function<void()> check;     // throws for wrong arguments
+  c10::ArrayRef<Operand> outputs;                 // those that exist already; empty: none
+  std::function<std::optional<Refusal>()> check;  // what speaks against the arguments, before compiling
 };
 
 struct Fitting {

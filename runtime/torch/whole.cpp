@@ -58,6 +58,19 @@ std::vector<c10::IValue> inputs_of(const Call& call) {
   return inputs;
 }
 
+// Whether the operands have several dtypes, where the operator wants one; a mask counts for nothing.
+bool mixes_dtypes(Target::Kind kind, const Operands& operands) {
+  if (kind == Target::Kind::whole) return false;
+  std::optional<at::ScalarType> first;
+  for (const Operand& operand : operands) {
+    const at::ScalarType dtype = operand.tensor.scalar_type();
+    if (dtype == at::kBool && kind == Target::Kind::composite) continue;
+    if (dtype != first.value_or(dtype)) return true;
+    first = dtype;
+  }
+  return false;
+}
+
 bool lacks_elements(const Operands& operands) {
   return std::any_of(operands.begin(), operands.end(),
                      [](const Operand& o) { return o.tensor.numel() == 0; });
@@ -66,13 +79,14 @@ bool lacks_elements(const Operands& operands) {
 // A call with tensors without elements: its results, where they have none either.
 std::optional<Refusal> run_empty(const Call& call, c10::Device device) {
   const auto arguments = torch::jit::last(*call.stack, call.op.schema().arguments().size());
-  auto results = infer(call.op, arguments);
-  if (!results) return Refusal{"PyTorch cannot tell the shapes of its results"};
-  for (at::Tensor& result : *results) {
+  auto inferred = infer(call.op, arguments);
+  if (auto* refusal = std::get_if<Refusal>(&inferred)) return std::move(*refusal);
+  auto& results = std::get<0>(inferred);
+  for (at::Tensor& result : results) {
     if (result.numel() > 0) return Refusal{"a tensor without elements is among its operands"};
     result = at::empty_strided(result.sizes(), result.strides(), result.options().device(device));
   }
-  call.finish(*results);
+  call.finish(results);
   return std::nullopt;
 }
 
@@ -109,6 +123,7 @@ std::optional<Refusal> run_whole(const Call& call) {
   for (const Operand& operand : gathered.operands) {
     if (auto refusal = refuse_dtype(operand.tensor.scalar_type())) return refusal;
   }
+  if (mixes_dtypes(call.target.kind, gathered.operands)) return Refusal{"its operands have several dtypes"};
   const bool composite = call.target.kind == Target::Kind::composite;
   if (lacks_elements(gathered.operands)) {
     return composite ? Refusal{"its parts tell"} : run_empty(call, gathered.device.device());
@@ -117,8 +132,11 @@ std::optional<Refusal> run_whole(const Call& call) {
   gathered.key.add(static_cast<uint64_t>(index));
   Programs* programs = call.target.programs.find(gathered.key);
   if (programs == nullptr) programs = &call.target.programs.add(gathered.key, std::make_unique<Programs>());
-  const auto check = [&] {  // what PyTorch takes apart is checked part by part
-    if (!composite) infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
+  const auto check = [&]() -> std::optional<Refusal> {
+    if (composite) return std::nullopt;  // its parts are checked
+    const auto inferred = infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
+    const auto* refusal = std::get_if<Refusal>(&inferred);
+    return refusal == nullptr ? std::nullopt : std::make_optional(*refusal);
   };
   const auto found = programs->get(index, gathered.operands,
                                    {call.target.name, call.target.op, inputs, gathered.operands, {}, check});

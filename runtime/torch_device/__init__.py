@@ -31,7 +31,13 @@ from opennpu.runtime.torch_device.devices import (
     set_device,
     synchronize,
 )
-from opennpu.runtime.torch_device.fallbacks import fallbacks, is_strict, reset_fallbacks, set_strict
+from opennpu.runtime.torch_device.fallbacks import (
+    fallback_reasons,
+    fallbacks,
+    is_strict,
+    reset_fallbacks,
+    set_strict,
+)
 from opennpu.runtime.torch_device.memory import (
     empty_cache,
     empty_host_cache,
@@ -87,6 +93,7 @@ __all__ = [
     "device_of",
     "empty_cache",
     "empty_host_cache",
+    "fallback_reasons",
     "fallbacks",
     "get_amp_supported_dtype",
     "get_device_name",

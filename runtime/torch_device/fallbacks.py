@@ -9,7 +9,12 @@ def fallbacks() -> dict[str, int]:
     Not counted is what computes nothing from elements on the chip: creating and filling tensors
     (`arange`, `randn`, `uniform_`), reading a value (`item`), tensors without elements.
     """
-    return _torch.fallbacks()
+    return _torch.fallbacks()[0]
+
+
+def fallback_reasons() -> dict[str, str]:
+    """Why the chip did not run the operators of `fallbacks()`: the reason of the last call of each."""
+    return _torch.fallbacks()[1]
 
 
 def reset_fallbacks() -> None:

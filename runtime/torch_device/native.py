@@ -5,14 +5,14 @@ schemas; what PyTorch itself builds of others (`softmax`, `matmul`, `stack`, `sq
 """
 
 UNARY = """
-abs neg sign relu exp log sqrt rsqrt reciprocal tanh erf sigmoid silu gelu sin cos floor ceil round trunc
-leaky_relu hardtanh isnan isinf logical_not bitwise_not
+abs neg sign relu exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal tan tanh erf sigmoid silu gelu
+sin cos floor ceil round trunc leaky_relu hardtanh isnan isinf logical_not bitwise_not
 """
 
 BINARY = """
-add.Tensor sub.Tensor mul.Tensor div.Tensor div.Tensor_mode floor_divide remainder.Tensor maximum minimum
-pow.Tensor_Tensor pow.Tensor_Scalar pow.Scalar logical_and logical_or logical_xor
-bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor
+add.Tensor sub.Tensor mul.Tensor div.Tensor div.Tensor_mode floor_divide remainder.Tensor fmod.Tensor
+maximum minimum pow.Tensor_Tensor pow.Tensor_Scalar pow.Scalar logical_and logical_or logical_xor
+bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor bitwise_left_shift.Tensor bitwise_right_shift.Tensor
 eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor
 """
 
@@ -35,13 +35,14 @@ SCALAR_FORMS = {
 """Operators that take numbers → those that take tensors instead, so that a program does for all numbers."""
 
 REDUCTIONS = """
-sum sum.dim_IntList mean mean.dim amax amin max min max.dim argmax any any.dim any.dims all all.dim
-var.correction std.correction linalg_vector_norm _softmax _log_softmax native_layer_norm
+sum sum.dim_IntList mean mean.dim amax amin max min max.dim min.dim argmax argmin aminmax any
+any.dim any.dims all all.dim var.correction std.correction var_mean.correction std_mean.correction
+linalg_vector_norm _softmax _log_softmax native_layer_norm
 """
 
-PRODUCTS = "mm bmm addmm baddbmm"
+PRODUCTS = "mm bmm mv dot addmm addmv baddbmm"
 
-MOVEMENT = "embedding index_select gather index.Tensor flip cat tril triu"
+MOVEMENT = "embedding index_select gather index.Tensor flip cat tril triu constant_pad_nd"
 
 COMPOSITE = "linear conv2d layer_norm rms_norm scaled_dot_product_attention"
 """What PyTorch would take apart; whole where no gradient is asked for."""
@@ -51,7 +52,8 @@ def aten_operators() -> list[tuple[str, str, str]]:
     """(operator, the operator of the conversion table that computes it, kind) of each."""
     kinds = {
         "pointwise": UNARY + BINARY + SELECTION,
-        "whole": f"{REDUCTIONS} {PRODUCTS} {MOVEMENT}",
+        "product": PRODUCTS,
+        "whole": f"{REDUCTIONS} {MOVEMENT}",
         "composite": COMPOSITE,
     }
     lines = [(name, name, kind) for kind, names in kinds.items() for name in names.split()]
