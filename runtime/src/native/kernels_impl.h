@@ -78,6 +78,7 @@ constexpr NamedBinary kBinary[] = {
     {"sub", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return x - y; }); }},
     {"mul", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return x * y; }); }},
     {"div", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return x / y; }); }},
+    {"eq", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return select(x == y, splat(1.0f), Floats{}); }); }},
     {"max", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return select(y != y, y, maximum(x, y)); }); }},
     {"min", [](float* a, const float* b, int64_t n) { map2(a, b, n, [](Floats x, Floats y) { return select(y != y, y, minimum(x, y)); }); }},
 };
