@@ -247,7 +247,7 @@ def filled_along(x, axis, count, value):
 
 @converts("aten.cat")
 def cat(xs, axis):
-    xs = [x for x in xs if npu.dims(x) != (0,)]  # PyTorch lets an empty vector join anything
+    xs = [x for x in xs if npu.dims(x) != (0,)] or xs[:1]  # PyTorch lets an empty vector join anything
     element = promote(*xs)
     return npu.concat([npu.cast(x, element) for x in xs], normal_dim(axis, rank(xs[0])))
 
