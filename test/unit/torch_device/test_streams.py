@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from device_process import run
+from thread_work import main
 
 MIB = 1 << 20
 
@@ -139,28 +140,7 @@ def test_waiting_lets_other_python_threads_run():
 
 
 def test_threads_on_streams_of_their_own():
-    """Uploads, copies on the device, frees and downloads at the same time; each thread its own numbers."""
-    failures = []
-
-    def work(seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        with torch.opennpu.stream(torch.opennpu.Stream()):
-            for step in range(60):
-                host = torch.randint(0, 1 << 30, (50 + 3000 * (step % 7),), generator=generator)
-                x = host.to("opennpu", non_blocking=True)
-                y = x.clone()
-                z = torch.empty_like(x)
-                z.copy_(y[torch.arange(len(y)).argmin() :])
-                del x, y
-                if not torch.equal(z.cpu(), host):
-                    failures.append((seed, step))
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not failures and not any(thread.is_alive() for thread in threads)
+    assert main(steps=40) == 0
 
 
 def test_threads_open_the_chip_once():
