@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from opennpu.compiler.image import build_image
+from opennpu.dialects.isa.encoding import Instruction, encode
 from opennpu.runtime.container import Container
 from opennpu.runtime.device import Device
 from opennpu.runtime.extents import Extent
@@ -50,12 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(0)
     program = Program.load(Device(Container.open(args.program).signature.chip, threads=threads), args.program)
     limits = [_probe(threads)]
+    overhead = _launch_overhead(program.device)
     launches = _measure(program, args.rounds)
     limits.append(_probe(threads))
     best = {name: max(limit[name] for limit in limits) for name in limits[0]}
     result = {
         "machine": _machine(threads),
         "limits": best,
+        "launch_overhead_us": overhead * 1e6,
         "launches": [asdict(_measurement(program, best, *launch)) for launch in launches],
     }
     if args.json:
@@ -84,6 +88,18 @@ def _measure(program: Program, rounds: int) -> list[tuple[str, int, int, list[fl
     model = LanguageModel(program, pool)
     decodes = [(f"decode, batch {b}", b, b, _decode(model, b, rounds)) for b in BATCHES]
     return [*decodes, (f"prefill {PREFILL}", PREFILL, 1, _prefill(model, max(3, rounds // 3)))]
+
+
+def _launch_overhead(device: Device, rounds: int = 2000) -> float:
+    """Seconds from the launch of a program that only halts to the end of the synchronisation; the median."""
+    empty = device.load(build_image(device.chip, [], encode([Instruction("halt", {})]), []))
+    stream = device.stream()
+
+    def launch() -> None:
+        stream.launch(empty, [])
+        stream.synchronize()
+
+    return statistics.median(_time(launch, rounds))
 
 
 def _decode(model: LanguageModel, batch: int, rounds: int) -> list[float]:
@@ -177,6 +193,7 @@ def _table(result: dict) -> str:
         f"{machine['threads']} threads; load average at the end {machine['load_average']}",
         f"limits: read {limits['read_gb_per_s']:.1f} GB/s, f32 {limits['f32_gflop_per_s']:.0f} GFLOP/s, "
         + (f"bf16 {limits['bf16_gflop_per_s']:.0f} GFLOP/s" if limits["bf16_gflop_per_s"] else "no bf16"),
+        f"launch of an empty program: {result['launch_overhead_us']:.1f} us",
         "",
         "| launch | median ms | best ms | spread | tok/s | GB/s | of read | GFLOP/s | of multiply-add |",
         "|---|---|---|---|---|---|---|---|---|",

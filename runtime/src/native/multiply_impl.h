@@ -13,9 +13,9 @@
 
 namespace opennpu::native::ONPU_PATH {
 
-inline constexpr int kVectors = kStrip / kLanes;       // vectors a strip
-inline constexpr int kMostRows = kLanes == 8 ? 6 : 2;  // of a block: 12 of 16 registers are sums
-inline constexpr int kFewRows = kLanes == 8 ? 2 : 1;   // blocks up to this height take several strips
+inline constexpr int kVectors = kStrip / kLanes;         // vectors a strip
+inline constexpr int kMostRows = kLanes == 8 ? 6 : 2;    // of a block: 12 of 16 registers are sums
+inline constexpr int kMostStrips = kLanes == 8 ? 4 : 2;  // of a block of one row
 static_assert(kPanelRows >= kMostRows);
 
 // The stationary tile as f32 vectors, by storage type: `kStep` values of k lie side by side.
@@ -160,15 +160,19 @@ void multiply(const Multiply& m) {
     const Block b{m.scratch,    m.k,         m.weights, m.strip_stride, m.k, m.acc + first * m.acc_stride,
                   m.acc_stride, m.accumulate};
     const int64_t strips = m.n / kStrip;
-    int64_t s = 0;
-    if (rows == 1) s = multiply_wide<Strip, 1, 8 / kVectors>(b, strips);
-    if (rows == 2 && kFewRows == 2) s = multiply_wide<Strip, kFewRows, 2>(b, strips);
     const auto at = [&b](int64_t s) {
       Block strip = b;
       strip.weights += s * b.strip_stride;
       strip.acc += s * kStrip * 4;
       return strip;
     };
+    int64_t s = 0;
+    if (rows == 1) {
+      s = multiply_wide<Strip, 1, kMostStrips>(b, strips);
+      s += multiply_wide<Strip, 1, kMostStrips / 2>(at(s), strips - s);
+    } else if (rows == 2) {
+      s = multiply_wide<Strip, 2, kMostStrips / 2>(b, strips);
+    }
     for (; s < strips; ++s) multiply_rows<Strip>(at(s), rows);
     if (m.n % kStrip) multiply_tail<Strip>(at(s), rows, m.n % kStrip);
   }
