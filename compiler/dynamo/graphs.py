@@ -15,6 +15,7 @@ from opennpu.compiler.frontend.importer import place_of
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.runtime.chip import Chip
 from torch.fx import GraphModule, Node
+from torch_mlir import ir
 
 _numbers = count()
 
@@ -61,6 +62,9 @@ class Graph:
         except CompileError as error:
             for problem in error.problems:
                 self._refused.update(dict.fromkeys(blamed(part, problem), problem.what))
+        except ir.MLIRError as error:
+            what = f"the compiler made invalid IR, a bug in it: {error}"
+            self._refused.update(dict.fromkeys(part.nodes, what))
 
     def _why_not(self, node: Node) -> str | None:
         if node.target is getitem:

@@ -37,6 +37,7 @@ class Program(torch.nn.Module):
         assert len(self.signature.tensors("input")) == list(is_param).count(False)
         self._params = [i for i, packed in enumerate(is_param) if packed]
         self._inputs = [i for i, packed in enumerate(is_param) if not packed]
+        self._device = device
         self._segment: Segment | None = None
 
     def forward(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -47,7 +48,7 @@ class Program(torch.nn.Module):
 
     def _weights(self, params: list[torch.Tensor]) -> torch.Tensor:
         if self._segment is None or not self._segment.belongs_to(params):
-            self._segment = _segments.find(self.signature, params)
+            self._segment = _segments.find(self.signature, params, self._device)
         self._segment.update(params)
         return self._segment.tensor
 

@@ -17,32 +17,33 @@ from opennpu.runtime.signature import Signature
 class Segment:
     """The packed weights of a program, one `torch.uint8` tensor on the device of the parameters.
 
-    The program knows params as param0, param1, …
+    The program knows params as param0, param1, … . Changes of inference tensors, which count no versions,
+    are not noticed.
     """
 
-    def __init__(self, signature: Signature, params: Sequence[torch.Tensor]):
+    def __init__(self, signature: Signature, params: Sequence[torch.Tensor], device: torch.device):
         check_weights(signature.weights, _named(params))
         self._signature = signature
         self._ids: list[int] | None = list(map(id, params))
         self._params = [weakref.ref(p, self._release) for p in params]
-        self._versions: list[tuple[int, int]] = [(0, -1)] * len(params)
-        device = params[0].device if params else None
-        self.tensor: torch.Tensor | None = torch.empty(
-            signature.weight_bytes, dtype=torch.uint8, device=device
-        )
+        self._versions: list[tuple[int, int]] | None = None  # nothing is packed yet
+        memory = torch.empty(signature.weight_bytes, dtype=torch.uint8, device=device)
+        self.tensor: torch.Tensor | None = memory
 
     def belongs_to(self, params: Sequence[torch.Tensor]) -> bool:
         return list(map(id, params)) == self._ids
 
     def update(self, params: Sequence[torch.Tensor]) -> None:
         """Packs what has changed since the last time."""
-        versions = [(p.data_ptr(), p._version) for p in params]
+        versions = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in params]
         if versions == self._versions:
             return
         values = _named(params)
-        states = zip(values, self._versions, versions, strict=True)
-        changed = {name for name, old, new in states if old != new}
-        entries = [e for e in self._signature.weights if changed & set(e.get("names", changed))]
+        entries = self._signature.weights
+        if self._versions is not None:
+            states = zip(values, self._versions, versions, strict=True)
+            changed = {name for name, old, new in states if old != new}
+            entries = [e for e in entries if not changed.isdisjoint(e.get("names", ()))]
         for offset, piece in pieces(entries, values, self._signature.chip):
             data = torch.frombuffer(bytearray(piece), dtype=torch.uint8)
             self.tensor[offset : offset + len(data)].copy_(data)
@@ -58,12 +59,12 @@ class Segments:
     def __init__(self) -> None:
         self._segments: weakref.WeakValueDictionary[tuple, Segment] = weakref.WeakValueDictionary()
 
-    def find(self, signature: Signature, params: Sequence[torch.Tensor]) -> Segment:
+    def find(self, signature: Signature, params: Sequence[torch.Tensor], device: torch.device) -> Segment:
         """The segment of these parameters; made, and not yet packed, where there is none."""
-        key = (json.dumps(signature.weights), signature.weight_bytes, *map(id, params))
+        key = (json.dumps(signature.weights), signature.weight_bytes, device, *map(id, params))
         segment = self._segments.get(key)
         if segment is None or not segment.belongs_to(params):
-            segment = self._segments[key] = Segment(signature, params)
+            segment = self._segments[key] = Segment(signature, params, device)
         return segment
 
 

@@ -1,5 +1,6 @@
 // Programs that Python launches: the parts of a graph that torch.compile made.
 #include "python_recipe.h"
+#include "streams.h"
 #include "without_gil.h"
 
 namespace opennpu::torch_device {
@@ -12,6 +13,18 @@ class GraphProgram {
  public:
   GraphProgram(DeviceIndex index, std::string_view image, const py::handle& recipe)
       : device_(kType, index), program_(index, image, to_recipe(recipe)) {}
+
+  // Waits: no queued launch may use a program that is unloaded.
+  ~GraphProgram() {
+    const WithoutGil without_gil;
+    try {
+      synchronize_device(device_.index());
+    } catch (const std::exception& error) {
+      TORCH_WARN("while a compiled graph was given up: ", error.what());
+    }
+  }
+  GraphProgram(const GraphProgram&) = delete;
+  GraphProgram& operator=(const GraphProgram&) = delete;
 
   // Queues the program on the current stream; the outputs are new. Inputs are used where they lie, once
   // they are row-major and on the device.
