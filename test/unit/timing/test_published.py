@@ -1,11 +1,11 @@
 """The timing model against published measurements of TPUs: systolic products and bandwidth-bound vector work.
 
 Sources:
-  TPU v4: A. Tang (ayaka14732), "Pallas TPU tutorial", github.com/ayaka14732/pallas-tpu-tutorial: cycles read
-  from the counter of a TensorCore, for DMA, software pipelines of y = 2x + 1 (chapter 2), and matrix products in
-  VMEM (chapter 1, matmul_mxu/06_jax_pallas_cycles).
-  TPU v5e: "Matrix Multiplication" in the documentation of JAX Pallas TPU (docs/pallas/tpu/matmul.ipynb): time of
-  the host, so it holds the dispatch.
+  TPU v4: A. Tang (ayaka14732), "Pallas TPU tutorial", github.com/ayaka14732/pallas-tpu-tutorial: cycles from
+  the counter of a TensorCore, for DMA and software pipelines of y = 2x + 1 (chapter 2), and for matrix
+  products in VMEM (chapter 1, matmul_mxu/06_jax_pallas_cycles).
+  TPU v5e: "Matrix Multiplication" in the documentation of JAX Pallas TPU (docs/pallas/tpu/matmul.ipynb): the
+  host's time, so it holds the dispatch.
 
 The chip files take the latency and bandwidth of the TPU v4 from its fits of single DMAs, and the latency of
 its matrix unit from one of the products. Everything else is predicted. docs/timing.md has the table;
@@ -80,7 +80,7 @@ def vector_work(kib: int) -> list:
 
 
 def pipeline(kib: int, buffered: str) -> int:
-    """16 MiB through y = 2x + 1, a tile of `kib` at a time. A load begins when the one before it has arrived."""
+    """16 MiB through y = 2x + 1, `kib` at a time. A load begins when the one before it has arrived."""
     tiles, size = 16 * KIB // kib, kib * KIB
     body = [load(size), set_flag("load", 0), set_flag("load", 1)]
     for t in range(tiles):
@@ -117,7 +117,7 @@ def product(rows: int) -> int:
 
 
 def matmul(n: int) -> float:
-    """Seconds of bf16[n,n] · bf16[n,n] by blocks of 512 × 1024 × 1024, a quarter of the columns for each unit.
+    """Seconds of bf16[n,n] · bf16[n,n] by blocks of 512 × 1024 × 1024, a quarter of the columns for a unit.
     Two blocks of operands are on the chip, one being loaded."""
     columns = 1024 // V5E.cores
     multiply = [op("mx_load", k=128, n=128, dtype="bf16"), op("mx_mul", rows=512, accumulate=1)]
