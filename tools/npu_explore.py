@@ -89,6 +89,11 @@ def _label(changes: dict[str, int]) -> str:
     return " ".join(f"{key}={value}" for key, value in changes.items()) or "as it is"
 
 
+def _values(changes: dict[str, int]) -> str:
+    """`3600 / 4096`, for the keys that a picture names once."""
+    return " / ".join(map(str, changes.values())) or "as it is"
+
+
 def _table(outcomes, launches):
     width = max(len(str(title)) for title in (*launches, *(_label(o.changes) for o in outcomes)))
     for launch in launches:
@@ -140,13 +145,14 @@ def _picture(outcomes, base, launches) -> str:
     panels = {}
     for launch in launches:
         points = [
-            Point(_label(o.changes), size(o.changes), o.launches[launch].tokens_per_second)
+            Point(_values(o.changes), size(o.changes), o.launches[launch].tokens_per_second)
             for o in outcomes
             if launch in o.launches
         ]
         if points:
             panels[str(launch)] = points
-    return picture(panels, f"size of what is swept, {base.name} = 1", "tokens/s")
+    keys = " / ".join(outcomes[0].changes) or base.name
+    return picture(panels, f"size of what is swept, {base.name} = 1", f"tokens/s of {keys}")
 
 
 if __name__ == "__main__":

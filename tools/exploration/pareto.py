@@ -1,5 +1,6 @@
 """Which chips are worth their size, and a picture of it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -45,7 +46,7 @@ def picture(panels: dict[str, Sequence[Point]], x_title: str, y_title: str) -> s
 
 
 def _panel(title: str, points: Sequence[Point], x_title: str, y_title: str):
-    most_x, most_y = (1.12 * max(getattr(p, key) for p in points) for key in ("size", "speed"))
+    most_x, most_y = (_round_up(1.05 * max(getattr(p, key) for p in points)) for key in ("size", "speed"))
 
     def at(point: Point) -> tuple[float, float]:
         x = LEFT + (WIDTH - LEFT - RIGHT) * point.size / most_x
@@ -75,14 +76,21 @@ def _labels(places: Sequence[tuple[tuple[float, float], str]]):
     """Beside the points, on the side that has room; one that would cover another is left to the table."""
     taken: list[tuple[float, float, float, float]] = []
     for (x, y), label in places:
-        width = 5.8 * len(label)
+        width = 6.4 * len(label)
         left = x + 8 if x + 8 + width < WIDTH - RIGHT else x - 8 - width
-        for top in (y + 8, y - 10):
+        for top in (y + 18, y - 10):
             box = (left, top - 9, left + width, top + 3)
             if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
                 taken.append(box)
-                yield _text(left, top, label, f'fill="{INK}"')
+                halo = 'stroke="#fff" stroke-width="3" paint-order="stroke"'
+                yield _text(left, top, label, f'fill="{INK}" {halo}')
                 break
+
+
+def _round_up(value: float) -> float:
+    """To a number whose quarters are round."""
+    power = 10 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if step * power >= value)
 
 
 def _text(x: float, y: float, text: str, more: str = "") -> str:
