@@ -1,6 +1,7 @@
 """Threads that use the device at the same time, each on a stream of its own; exits with 1 on a wrong result.
 
-Plain Python, so that it also runs under ThreadSanitizer: see docs/development.md.
+A script of its own, so that it can also run with an extension that was built with ThreadSanitizer
+(`-DOPENNPU_SANITIZE=thread`, libtsan preloaded).
 """
 
 import sys
