@@ -8,10 +8,10 @@ namespace opennpu::torch_device {
 
 namespace {
 
+// Python numbers stay as they are.
 at::Tensor like_meta(const at::Tensor& t) {
-  at::Tensor meta = at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kMeta));
-  if (t.unsafeGetTensorImpl()->is_wrapped_number()) meta.unsafeGetTensorImpl()->set_wrapped_number(true);
-  return meta;
+  if (t.unsafeGetTensorImpl()->is_wrapped_number() && t.device().is_cpu()) return t;
+  return at::empty_strided(t.sizes(), t.strides(), t.options().device(at::kMeta));
 }
 
 c10::IValue like_meta(const c10::IValue& value) {
@@ -31,6 +31,10 @@ c10::IValue like_meta(const c10::IValue& value) {
     return list;
   }
   return value.isDevice() ? c10::IValue(c10::Device(at::kMeta)) : value;
+}
+
+Refusal refuse(const std::string& error) {
+  return {"PyTorch cannot tell its results: " + error.substr(0, error.find('\n'))};
 }
 
 struct Silent final : c10::WarningHandler {
@@ -96,8 +100,10 @@ std::variant<std::vector<at::Tensor>, Refusal> infer(const c10::OperatorHandle& 
   const c10::WarningUtils::WarningHandlerGuard no_warnings(&silent);  // the call itself warns
   try {
     op.callBoxed(stack);
-  } catch (const std::exception& error) {  // PyTorch's, from C++ or Python
-    return Refusal{c10::str("PyTorch cannot tell its results: ", error.what())};
+  } catch (const c10::Error& error) {
+    return refuse(error.what_without_backtrace());
+  } catch (const std::exception& error) {  // from Python
+    return refuse(error.what());
   }
   std::vector<at::Tensor> results;
   for (const c10::IValue& result : stack) results.push_back(result.toTensor());

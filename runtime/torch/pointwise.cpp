@@ -25,7 +25,6 @@ struct Gathered {
   c10::SmallVector<Item, 4> items;
   Key key;
   CommonDevice device;
-  bool vectors = false;  // whether an operand has dimensions
 };
 
 bool takes_tensor(const c10::Argument& declared) {
@@ -35,7 +34,6 @@ bool takes_tensor(const c10::Argument& declared) {
 void gather_tensor(Gathered& gathered, const at::Tensor& t) {
   const bool number = t.device().is_cpu() && t.dim() == 0;
   if (!number) gathered.device.add(t);
-  gathered.vectors |= t.dim() > 0;
   const uint64_t rank = t.dim() > 0 ? 1 : t.unsafeGetTensorImpl()->is_wrapped_number() ? 2 : 0;
   gathered.key.add(static_cast<uint64_t>(t.scalar_type()) << 8 | rank << 1 | number);
   gathered.items.push_back({t, number});
@@ -103,6 +101,7 @@ std::unique_ptr<Typing> type_of(const Call& call, const Gathered& gathered) {
 // The operand with the iterator's dimensions, the last one innermost.
 Operand merged(const at::TensorIterator& iterator, int position) {
   const at::Tensor& tensor = iterator.tensor(position);
+  if (iterator.ndim() == 0) return Operand(tensor);
   if (iterator.numel() == 1) return {tensor, {1}, {1}};
   Numbers sizes(iterator.shape().rbegin(), iterator.shape().rend());
   Numbers strides;
@@ -172,12 +171,10 @@ std::optional<Refusal> run_pointwise(const Call& call) {
   if (iterator.numel() > 0) {
     Operands operands;
     int position = 1;
-    const bool vectors = gathered->vectors;
     for (const auto& [tensor, number] : gathered->items) {
       if (number) {
         operands.push_back(Operand(constant(tensor, typing->common, gathered->device.index())));
-        if (!vectors) operands.back().sizes = {1}, operands.back().strides = {0};
-      } else if (vectors && tensor.dim() == 0) {
+      } else if (tensor.dim() == 0) {
         operands.push_back(Operand(tensor)), ++position;
       } else {
         operands.push_back(merged(iterator, position++));

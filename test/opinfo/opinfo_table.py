@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -179,7 +180,14 @@ def _first_line(error: Exception) -> str:
 # ---- in processes of their own
 
 
-def rows(names: dict[str, list[str]]) -> dict[str, Row]:
+def rows(names: dict[str, list[str]], jobs: int) -> dict[str, Row]:
+    """Of all names, in `jobs` processes at a time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = pool.map(_rows, ({n: names[n] for n in list(names)[i::jobs]} for i in range(jobs)))
+    return {name: row for part in parts for name, row in part.items()}
+
+
+def _rows(names: dict[str, list[str]]) -> dict[str, Row]:
     found = {name: Row(operators, Counter(), Counter()) for name, operators in names.items()}
     rest = list(names)
     while rest:
@@ -259,13 +267,14 @@ def _total(counts: Counter) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--worker", action="store_true", help="run the samples here and print each outcome")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("names", nargs="*", help="names of OpInfos; all without")
     args = parser.parse_args()
     if args.worker:
         work(args.names)
         return 0
     known = entries()
-    print(page(rows({name: known[name] for name in args.names or known})), end="")
+    print(page(rows({name: known[name] for name in args.names or known}, args.jobs)), end="")
     return 0
 
 
