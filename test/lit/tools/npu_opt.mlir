@@ -23,10 +23,8 @@ func.func @main(%x: !torch.vtensor<[4],f32> {npu.input = "x"}) -> !torch.vtensor
 
 // -----
 
-func.func @main(%x: !torch.vtensor<[4],f32> {npu.input = "x"}) -> !torch.vtensor<[4],f32> {
-  %int0 = torch.constant.int 0
-  %none = torch.constant.none
-  // expected-error@+1 {{operator aten.cumsum: there is no conversion for it}}
-  %0 = torch.aten.cumsum %x, %int0, %none : !torch.vtensor<[4],f32>, !torch.int, !torch.none -> !torch.vtensor<[4],f32>
-  return %0 : !torch.vtensor<[4],f32>
+func.func @main(%x: !torch.vtensor<[4,4],f32> {npu.input = "x"}) -> !torch.vtensor<[],f32> {
+  // expected-error@+1 {{operator aten.linalg_det: there is no conversion for it}}
+  %0 = torch.aten.linalg_det %x : !torch.vtensor<[4,4],f32> -> !torch.vtensor<[],f32>
+  return %0 : !torch.vtensor<[],f32>
 }
