@@ -1,15 +1,27 @@
 """The `torch.backends` entry point: PyTorch calls `autoload` at the end of `import torch`."""
 
 import importlib.util
+import warnings
 
 
 def autoload() -> None:
-    """Register the device "opennpu"; no chip is opened, no compiler imported."""
+    """Register the device "opennpu"; no chip is opened, no compiler imported.
+
+    Without the C++ extension PyTorch works as ever, without the device.
+    """
     import torch
 
     _declare_torchvision_operators(torch)
     if importlib.util.find_spec("opennpu.runtime._torch") is None:
         return  # a source tree whose C++ has not been built: the commands work without the device
+    try:
+        importlib.import_module("opennpu.runtime._torch")
+    except ImportError as error:
+        reason = f"There is no device opennpu: its extension cannot be loaded ({error})."
+        remedy = "install OpenNPU again, with `pip install --no-build-isolation`."
+        text = f"{reason} It may be built for another PyTorch than {torch.__version__}: {remedy}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        return
     from opennpu.runtime import torch_device
 
     torch_device.register()

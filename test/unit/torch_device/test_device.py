@@ -23,6 +23,28 @@ def test_import_is_enough_and_opens_nothing():
     assert output == "True\n"
 
 
+def test_import_survives_an_extension_that_cannot_be_loaded(tmp_path):
+    extension = tmp_path / "_torch.so"
+    extension.write_bytes(b"not an ELF file")
+    output = run(f"""
+        import sys, warnings
+        from importlib.util import spec_from_file_location
+
+        class Finder:
+            def find_spec(name, path=None, target=None):
+                if name == "opennpu.runtime._torch":
+                    return spec_from_file_location(name, {str(extension)!r})
+
+        sys.meta_path.insert(0, Finder)
+        with warnings.catch_warnings(record=True, category=RuntimeWarning) as caught:
+            warnings.simplefilter("always")
+            import torch
+        assert not hasattr(torch, "opennpu") and (torch.zeros(2) + 1).sum() == 2
+        print(*[w.message for w in caught if "opennpu" in str(w.message)])
+    """)
+    assert str(extension) in output and f"than {torch.__version__}: install OpenNPU again" in output
+
+
 def test_the_device_is_the_accelerator():
     assert torch.accelerator.is_available()
     assert torch.accelerator.current_accelerator() == torch.device("opennpu")
