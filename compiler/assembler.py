@@ -7,6 +7,7 @@ from opennpu.dialects import npu_isa
 from opennpu.dialects.isa.encoding import Instruction, encode
 from opennpu.dialects.locations import describe
 from opennpu.runtime.chip import Chip
+from opennpu.runtime.signature import KV_BUFFERS
 from torch_mlir import ir
 
 _ARG_KINDS = {
@@ -44,7 +45,7 @@ def arg_kinds(args: list[dict]) -> list[ArgKind]:
 
 
 def _kv_kind(arg: dict) -> ArgKind:
-    return ArgKind.WRITE if arg["field"] == "base" else ArgKind.SCALAR
+    return ArgKind.WRITE if arg["field"] in KV_BUFFERS else ArgKind.SCALAR
 
 
 def signature_of(module: ir.Module) -> dict:

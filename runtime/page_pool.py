@@ -34,6 +34,7 @@ class PagePool:
             layout=layout,
         )
         self.strides: dict[str, int] = self._core.strides()
+        self._v_offset: int = self._core.v_offset
         self.memory = self._core.memory
 
     @property
@@ -60,9 +61,10 @@ class PagePool:
         return self._core.references(page)
 
     def launch_values(self) -> dict[str, object]:
-        """The `kv` launch arguments by field; `base` is (buffer, offset, bytes)."""
+        """The `kv` launch arguments by field; a buffer is (buffer, offset, bytes)."""
         return {
-            "base": (self.memory, 0, self.memory.bytes),
+            "k_base": (self.memory, 0, self.memory.bytes),
+            "v_base": (self.memory, self._v_offset, self.memory.bytes - self._v_offset),
             **self.strides,
             "page_size": self.page_size,
             "slots": self.slots,
@@ -81,7 +83,7 @@ class PagePool:
             shape = (self.pages, self.page_size, self.kv.kv_heads, dim)
             return whole.as_strided(shape, (*strides, 1), base + offset)
 
-        return view(0, self.kv.head_dim), view(self.strides["v_offset"] // item, self.kv.v_head_dim)
+        return view(0, self.kv.head_dim), view(self._v_offset // item, self.kv.v_head_dim)
 
     def export_pages(self, pages: list[int]) -> np.ndarray:
         """A copy of pages in use, uint8 [len(pages), page bytes], the same for every layout."""

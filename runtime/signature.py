@@ -10,17 +10,17 @@ from opennpu.runtime.chip import Chip, ChipError
 from opennpu.runtime.extents import Extent
 
 ITEMSIZE = {"f32": 4, "bf16": 2, "i64": 8, "i32": 4, "i8": 1, "bool": 1}
+KV_BUFFERS = ("k_base", "v_base")
 KV_FIELDS = (
-    "base",
+    *KV_BUFFERS,
     "layer_stride",
-    "v_offset",
     "page_stride",
     "token_stride",
     "head_stride",
     "page_size",
     "slots",
 )
-"""Launch arguments of the KV pages, in order: strides and offset in bytes, page_size in tokens."""
+"""Launch arguments of the KV pages, in order: buffers, strides in bytes, page_size in tokens."""
 
 LAYOUTS = ("rows", "packed", "table")
 

@@ -14,7 +14,7 @@ from opennpu.compiler.kernels.attention_items import Item, Shape, batched, packe
 from opennpu.compiler.kernels.attention_keys import MINUS_INFINITY, KeySource, Mask, from_pages, from_tensors
 from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.context import KernelContext
-from opennpu.compiler.kernels.kv import layer_base
+from opennpu.compiler.kernels.kv import layer_bases
 from opennpu.compiler.kernels.scalars import Index, maximum, minimum
 from opennpu.compiler.kernels.tiling import tiles
 from opennpu.compiler.kernels.values import View
@@ -58,7 +58,7 @@ def emit_paged_attention(ctx: KernelContext, op: ir.OpView) -> None:
             shape,
             q,
             o,
-            from_pages(b, shape, table, layer_base(ctx, b, op)),
+            from_pages(b, shape, table, layer_bases(ctx, b, op)),
             scale=op.scale.value,
             cap=op.logit_cap.value,
             window=op.window.value,

@@ -30,16 +30,16 @@ def from_tensors(b: TileBuilder, shape: Shape, k: View, v: View) -> KeySource:
     return lambda item, key, count: (load(item, key, count, k), load(item, key, count, v))
 
 
-def from_pages(b: TileBuilder, shape: Shape, table: View, layer: Index) -> KeySource:
-    """The pages that the sequence's row of the block table names, of the layer at address `layer`."""
+def from_pages(b: TileBuilder, shape: Shape, table: View, bases: tuple[Index, Index]) -> KeySource:
+    """The pages that the sequence's row of the block table names; `bases` as in `kv.layer_bases`."""
     page = b.arg("kv:page_size")
 
-    def gather(item: Item, key: Index, count: Index, pool: Index, width: int) -> TileRef:
+    def gather(item: Item, key: Index, count: Index, base: Index, width: int) -> TileRef:
         tile = b.alloc((shape.keys, width), shape.dtype)
         row = tile.strides[1]
         b.dma_gather(
             tile,
-            pool + b.arg("kv:head_stride") * item.kv_head(shape),
+            base + b.arg("kv:head_stride") * item.kv_head(shape),
             index=b.address(table, item.sequence, key // page),
             index_dtype=table.dtype,
             count=ceildiv(count, page),
@@ -53,10 +53,10 @@ def from_pages(b: TileBuilder, shape: Shape, table: View, layer: Index) -> KeySo
         )
         return tile
 
-    values = layer + b.arg("kv:v_offset")
+    k_base, v_base = bases
     return lambda item, key, count: (
-        gather(item, key, count, layer, shape.d),
-        gather(item, key, count, values, shape.dv),
+        gather(item, key, count, k_base, shape.d),
+        gather(item, key, count, v_base, shape.dv),
     )
 
 

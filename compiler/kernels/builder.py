@@ -65,7 +65,7 @@ class TileBuilder:
     # ---- scalars
 
     def arg(self, key: str) -> I64:
-        """A launch argument: `symbol:T`, `kv:base`, …"""
+        """A launch argument: `symbol:T`, `kv:k_base`, …"""
         return I64(self._argument(key))
 
     def sym(self, extent: Dim) -> Index:

@@ -68,20 +68,23 @@ def page_tensors(main: ir.OpView) -> list[str]:
     return [kinds["k"], kinds["v"]] if kinds else []
 
 
-def layer_base(ctx: KernelContext, b: TileBuilder, op: ir.OpView) -> Index:
-    """The HBM address of the op's layer in the page pool."""
-    layer = ctx.layer + op.layer.value
-    return b.arg("kv:base") + b.arg("kv:layer_stride") * layer
+def layer_bases(ctx: KernelContext, b: TileBuilder, op: ir.OpView) -> tuple[Index, Index]:
+    """The HBM addresses of the first key and the first value of the op's layer."""
+    offset = b.arg("kv:layer_stride") * (ctx.layer + op.layer.value)
+    return b.arg("kv:k_base") + offset, b.arg("kv:v_base") + offset
 
 
 def scatter_heads(
-    b: TileBuilder, src: TileRef, pool: Index, slots: View, start: Index, rows: Index, heads: int
+    b: TileBuilder, src: TileRef, base: Index, slots: View, start: Index, rows: Index, heads: int
 ) -> None:
-    """Writes src[rows][heads][d], tokens start…, to the slots that `slots` names from the base `pool`."""
+    """Writes src[rows][heads][d], tokens start…, to the slots that `slots` names.
+
+    `base` is one of `layer_bases`.
+    """
     _, head_bytes, element = src.strides
     width = head_bytes // element
     b.dma_scatter(
-        pool,
+        base,
         src,
         index=b.address(slots, start),
         index_dtype=slots.dtype,
@@ -106,11 +109,10 @@ def emit_kv_write(ctx: KernelContext, op: ir.OpView) -> None:
     row_bytes = sum(heads * d * view.itemsize for view, d in parts)
     block = row_block(ctx.chip, row_bytes)
     with ctx.kernel(op, "kv_write", bytes=dim(tokens * row_bytes * 2)) as b:
-        layer = layer_base(ctx, b, op)
-        pools = (layer, layer + b.arg("kv:v_offset"))
+        bases = layer_bases(ctx, b, op)
         with core_rows(b, ctx.chip, b.sym(tokens), block) as (start, rows):
-            for (view, d), pool in zip(parts, pools, strict=True):
+            for (view, d), base in zip(parts, bases, strict=True):
                 tile = b.alloc((block, heads, d), view.dtype)
                 row, _, element = tile.strides
                 b.load(tile.permuted(row, element), view, (start, 0), (rows, heads * d))
-                scatter_heads(b, tile, pool, slots, start, rows, heads)
+                scatter_heads(b, tile, base, slots, start, rows, heads)

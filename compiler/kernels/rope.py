@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from opennpu.compiler.kernels import movement
 from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.context import KernelContext
-from opennpu.compiler.kernels.kv import layer_base, scatter_heads
+from opennpu.compiler.kernels.kv import layer_bases, scatter_heads
 from opennpu.compiler.kernels.scalars import Index
 from opennpu.compiler.kernels.tiling import core_rows, row_block
 from opennpu.compiler.kernels.values import View
@@ -45,15 +45,15 @@ def emit_rope_kv_write(ctx: KernelContext, op: ir.OpView) -> None:
     block = row_block(ctx.chip, width * qkv.itemsize + rotation.row_bytes(rotating))
     flops, nbytes = rotation.flops(tokens, rotating), dim(2 * Sym.of(qkv.bytes))
     with ctx.kernel(op, "rope_kv_write", flops, nbytes) as b:
-        layer = layer_base(ctx, b, op)
+        k_base, v_base = layer_bases(ctx, b, op)
         with core_rows(b, ctx.chip, b.sym(tokens), block) as (start, rows):
             tile = b.alloc((block, width), qkv.dtype)
             b.load(tile, qkv, (start, 0), (rows, width))
             rotation.emit(b, _heads(tile, d), block, start, rows, rotating)
             b.store(q, (start, 0), tile, (rows, heads * d))
             keys, values = _heads(tile.at(heads * d), d), _heads(tile.at(rotating * d), dv)
-            scatter_heads(b, keys, layer, slots, start, rows, kv_heads)
-            scatter_heads(b, values, layer + b.arg("kv:v_offset"), slots, start, rows, kv_heads)
+            scatter_heads(b, keys, k_base, slots, start, rows, kv_heads)
+            scatter_heads(b, values, v_base, slots, start, rows, kv_heads)
 
 
 @dataclass(frozen=True)

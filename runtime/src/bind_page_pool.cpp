@@ -44,7 +44,6 @@ void import_pages(PagePool& self, const Pages& pages, const ConstHostBytes& data
 nb::dict strides(const PagePool& self) {
   nb::dict out;
   out["layer_stride"] = self.strides().layer;
-  out["v_offset"] = self.strides().v_offset;
   out["page_stride"] = self.strides().page;
   out["token_stride"] = self.strides().token;
   out["head_stride"] = self.strides().head;
@@ -74,6 +73,7 @@ void bind_page_pool(nb::module_& m) {
       .def("export_pages", &export_pages)
       .def("import_pages", &import_pages)
       .def("strides", &strides)
+      .def_prop_ro("v_offset", [](const PagePool& self) { return self.strides().v_offset; })
       .def_prop_ro("memory", &PagePool::memory, nb::rv_policy::reference_internal)
       .def_prop_ro("free_pages", &PagePool::free_pages)
       .def_prop_ro("page_bytes", &PagePool::page_bytes);

@@ -17,8 +17,8 @@ struct KvGeometry {
   uint64_t pages;
 };
 
-// Bytes; the launch arguments of docs/architecture.md. Slot s of layer l, head h lies at
-// l·layer + (s div page_size)·page + (s mod page_size)·token + h·head, V the same plus v_offset.
+// Bytes. Slot s of layer l, head h lies at l·layer + (s div page_size)·page + (s mod page_size)·token +
+// h·head, V the same plus v_offset; docs/architecture.md says how launches are told.
 struct KvStrides {
   uint64_t layer, v_offset, page, token, head;
 };

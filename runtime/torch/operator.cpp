@@ -11,6 +11,8 @@ namespace opennpu::torch_device {
 
 namespace {
 
+constexpr int64_t kLargestPage = 128;  // tokens; every page size divides it (docs/architecture.md)
+
 int64_t value(const Extent& extent, const Numbers& symbols) {
   int64_t sum = 0;
   for (const Term& term : extent) {
@@ -44,14 +46,15 @@ npu_arg scalar(int64_t number) { return {NPU_ARG_SCALAR, static_cast<uint64_t>(n
 
 // What the launch arguments of KV pages ask of the two tensors.
 void check_pages(const at::Tensor& k, const at::Tensor& v) {
-  TORCH_CHECK_VALUE(k.storage().is_alias_of(v.storage()) && address(v) >= address(k),
-                    "k_cache and v_cache must be views of one storage, k_cache first");
-  for (const int64_t dim : {0, 1, 2}) {
+  const int64_t page_size = k.size(-3);
+  TORCH_CHECK_VALUE(page_size > 0 && kLargestPage % page_size == 0, "pages of ", page_size,
+                    " tokens: the page size of k_cache and v_cache must divide ", kLargestPage);
+  for (int64_t dim = 0; dim < k.dim() - 1; ++dim) {
     TORCH_CHECK_VALUE(k.size(dim) == 1 || k.stride(dim) == v.stride(dim),
                       "k_cache and v_cache must have the same strides, not ", k.strides(), " and ",
                       v.strides());
   }
-  TORCH_CHECK_VALUE(k.stride(3) == 1 && v.stride(3) == 1,
+  TORCH_CHECK_VALUE(k.stride(-1) == 1 && v.stride(-1) == 1,
                     "the elements of a head must lie side by side in k_cache and v_cache");
 }
 
@@ -128,23 +131,16 @@ void Program::launch(const Numbers& symbols, const Operands& inputs, c10::ArrayR
 // The fields in the order of opennpu.runtime.signature.KV_FIELDS; docs/torch_device.md says what they are.
 npu_arg Program::kv_argument(int field, const Operands& inputs) const {
   const at::Tensor& k = inputs[recipe_.kv[0]].tensor;
-  const at::Tensor& v = inputs[recipe_.kv[1]].tensor;
+  if (field == 0) check_pages(k, inputs[recipe_.kv[1]].tensor);
+  if (field < 2) return buffer(inputs[recipe_.kv[field]]);
   const auto item = static_cast<int64_t>(k.itemsize());
-  if (field == 0) {
-    check_pages(k, v);
-    const uint64_t rest = k.storage().nbytes() - static_cast<uint64_t>(k.storage_offset() * item);
-    return {NPU_ARG_BUFFER, address(k), rest};
-  }
-  const auto offset = static_cast<int64_t>(address(v) - address(k));
-  const std::array<int64_t, 8> values = {0,
-                                         0,
-                                         offset,
-                                         k.stride(0) * item,
-                                         k.stride(1) * item,
-                                         k.stride(2) * item,
-                                         k.size(1),
-                                         k.size(0) * k.size(1)};
-  return scalar(values[field]);
+  const std::array<int64_t, 6> scalars = {k.dim() == 5 ? k.stride(0) * item : 0,  // layers in front
+                                          k.stride(-4) * item,
+                                          k.stride(-3) * item,
+                                          k.stride(-2) * item,
+                                          k.size(-3),
+                                          k.size(-4) * k.size(-3)};
+  return scalar(scalars[field - 2]);
 }
 
 }  // namespace opennpu::torch_device

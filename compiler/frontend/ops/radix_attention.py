@@ -1,7 +1,7 @@
 """RadixAttention: paged keys and values, a prefix already in its pages, new tokens written.
 
-The contract of SGLang's attention layers (Zheng et al. 2024). The caches are views of the page
-pool; on the device both lie in one storage (docs/torch_device.md).
+The contract of SGLang's attention layers (Zheng et al. 2024). The caches may be views of a page
+pool, or tensors of their own; what the device asks of them: docs/torch_device.md.
 """
 
 import torch

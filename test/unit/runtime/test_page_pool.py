@@ -83,16 +83,18 @@ def test_views_follow_the_launch_arguments(layout):
     """Element by element: the address formula of docs/architecture.md."""
     p = pool(layout)
     values = p.launch_values()
-    assert values["base"] == (p.memory, 0, p.memory.bytes)
+    bases = [offset for _, offset, _ in (values["k_base"], values["v_base"])]
+    for name, base in zip(("k_base", "v_base"), bases, strict=True):
+        assert values[name] == (p.memory, base, p.memory.bytes - base)
     memory = torch.from_numpy(p.memory.numpy()).view(torch.bfloat16)
     for layer in range(KV.layers):
-        for view, dim, offset in zip(p.views(layer), (8, 4), (0, values["v_offset"]), strict=True):
+        for view, dim, base in zip(p.views(layer), (8, 4), bases, strict=True):
             assert view.shape == (PAGES, 16, KV.kv_heads, dim)
             view.copy_(torch.randn(view.shape))
             for slot in (0, 5, 16, p.slots - 1):
                 for head in range(KV.kv_heads):
-                    at = layer * values["layer_stride"] + slot // 16 * values["page_stride"]
-                    at += slot % 16 * values["token_stride"] + head * values["head_stride"] + offset
+                    at = base + layer * values["layer_stride"] + slot // 16 * values["page_stride"]
+                    at += slot % 16 * values["token_stride"] + head * values["head_stride"]
                     assert torch.equal(memory[at // 2 : at // 2 + dim], view[slot // 16, slot % 16, head])
 
 

@@ -137,7 +137,7 @@ def test_weights_of_the_wrong_size(device, tmp_path):
 
 
 def test_kv_arguments(device, tmp_path):
-    fields = ["base", "page_size"]
+    fields = ["k_base", "page_size"]
     args = [{"kind": "kv", "field": f} for f in fields] + [{"kind": "workspace", "bytes": 64}]
     signature = copy_signature(args=args, kv=KV, symbols={})
     path = write(tmp_path / "m.npu", signature, image(args=(WRITE, SCALAR, WRITE)))
@@ -205,8 +205,8 @@ ARGS = copy_signature()["args"]
         ({"args": [{"kind": "symbol", "name": "Q"}]}, r"signature.args\[0\].name must be one of T"),
         ({"args": [{"kind": "workspace"}]}, r"signature.args\[0\].bytes None is not an extent"),
         ({"args": [{"kind": "weights", "bytes": "T"}]}, "of a fixed size"),
-        ({"args": [{"kind": "kv", "field": "colour"}]}, r"signature.args\[0\].field must be one of base"),
-        ({"args": [{"kind": "kv", "field": "base"}]}, "signature.kv is missing"),
+        ({"args": [{"kind": "kv", "field": "colour"}]}, r"signature.args\[0\].field must be one of k_base"),
+        ({"args": [{"kind": "kv", "field": "k_base"}]}, "signature.kv is missing"),
         ({"kv": {**KV, "layers": 0}}, "signature.kv.layers must be at least 1"),
         ({"kv": {**KV, "dtype": "f99"}}, "signature.kv.dtype"),
         (

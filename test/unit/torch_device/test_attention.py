@@ -73,47 +73,83 @@ def test_flash_attention(options, dtype):
     close(ops.flash_attention(*there(*args), **options), ops.flash_attention(*args, **options))
 
 
-def test_opcheck():
-    """radix_attention_* have theirs on the host: opcheck clones tensors, which parts k_cache from v_cache."""
-    args = randn(7, 4, 8), randn(7, 2, 8), randn(7, 2, 8), starts(3, 4), starts(3, 4)
-    opcheck(ops.flash_attention, there(*args), {"causal": True})
+def new(tokens, d=8, dtype=torch.float32):
+    """q, k, v of new tokens: four query heads, two of keys and values."""
+    return [randn(tokens, heads, d, dtype=dtype, seed=i) for i, heads in enumerate((4, 2, 2))]
 
 
 TABLE = torch.tensor([[1, 0], [2, 3]], dtype=torch.int32)
+CACHES = randn(8, 4, 2, 8), randn(8, 4, 2, 8, seed=1)
+CALLS = [
+    (
+        ops.flash_attention,
+        (*new(7), starts(3, 4), starts(3, 4)),
+        {"causal": True},
+    ),
+    (
+        ops.radix_attention_extend,
+        (*new(5), *CACHES, torch.tensor([4, 5, 8, 9, 10]), TABLE, torch.tensor([2, 3]), starts(2, 3)),
+        {"softcap": 5.0},
+    ),
+    (
+        ops.radix_attention_decode,
+        (*new(2), *CACHES, torch.tensor([6, 11]), TABLE, torch.tensor([3, 4])),
+        {"window_left": 2},
+    ),
+]
 
 
-def caches(pool):
-    """k_cache, v_cache [pages, page_size, heads, dim] of a pool [pages, heads, k or v, page_size, dim]."""
+@pytest.mark.parametrize(("op", "args", "options"), CALLS)
+def test_opcheck(op, args, options):
+    opcheck(op, there(*args), options)
+
+
+def in_one_pool(pool):
+    """k_cache, v_cache of a pool [pages, heads, k or v, page_size, dim]."""
     return pool.permute(0, 3, 1, 2, 4).unbind(3)
 
 
+def values_first(pool):
+    return in_one_pool(pool)[::-1]
+
+
+def apart(pool):
+    return [x.clone() for x in in_one_pool(pool)]
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_radix_attention(dtype):
+@pytest.mark.parametrize("caches_of", [in_one_pool, values_first, apart])
+def test_radix_attention(caches_of, dtype):
     """A prefill of two sequences and a step of decoding; the pages are the host's afterwards."""
     pool = randn(8, 2, 2, 4, 16, dtype=dtype)
-    pages = pool.to(DEVICE)
-
-    def new(tokens):
-        return [randn(tokens, heads, 16, dtype=dtype, seed=i) for i, heads in enumerate((4, 2, 2))]
-
+    caches, pages = caches_of(pool), caches_of(pool.to(DEVICE))
     steps = (
-        (ops.radix_attention_extend, new(5), [4, 5, 8, 9, 10], [2, 3], (starts(2, 3),)),
-        (ops.radix_attention_decode, new(2), [6, 11], [3, 4], ()),
+        (ops.radix_attention_extend, new(5, 16, dtype), [4, 5, 8, 9, 10], [2, 3], (starts(2, 3),)),
+        (ops.radix_attention_decode, new(2, 16, dtype), [6, 11], [3, 4], ()),
     )
     for op, qkv, slots, lengths, bounds in steps:
         rest = torch.tensor(slots), TABLE, torch.tensor(lengths), *bounds
-        expected = op(*qkv, *caches(pool), *rest)
-        close(op(*there(*qkv), *caches(pages), *there(*rest)), expected)
-        assert torch.equal(pages.cpu(), pool)
+        expected = op(*qkv, *caches, *rest)
+        close(op(*there(*qkv), *pages, *there(*rest)), expected)
+        for mine, other in zip(pages, caches, strict=True):
+            assert torch.equal(mine.cpu(), other)
 
 
 def test_errors_are_the_hosts():
     q, k, bounds = randn(7, 4, 8), randn(7, 2, 6), starts(3, 4)
     with pytest.raises(ValueError, match=r"flash_attention: k has shape \[7, 2, 6\], expected \[7, 2, 8\]"):
         ops.flash_attention(*there(q, k, k, bounds, bounds))
-    rows = randn(2, 2, 8)
-    apart = randn(8, 4, 2, 8), randn(8, 4, 2, 8)
-    with pytest.raises(ValueError, match="views of one storage"):
-        ops.radix_attention_decode(
-            *there(rows, rows, rows, *apart, torch.tensor([4, 9]), TABLE, torch.tensor([1, 2]))
-        )
+
+
+@pytest.mark.parametrize(
+    ("caches", "what"),
+    [
+        ((randn(8, 4, 2, 8), randn(8, 2, 4, 8).transpose(1, 2)), "the same strides"),
+        ((randn(8, 4, 8, 2).mT, randn(8, 4, 8, 2).mT), "side by side"),
+        ((randn(8, 3, 2, 8), randn(8, 3, 2, 8)), "pages of 3 tokens: the page size .* must divide 128"),
+    ],
+)
+def test_pages_that_do_not_fit(caches, what):
+    rows, rest = randn(2, 2, 8), (torch.tensor([3, 6]), TABLE, torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match=what):
+        ops.radix_attention_decode(*there(rows, rows, rows, *caches, *rest))
