@@ -29,7 +29,7 @@ py::tuple to_python(const Numbers& numbers) {
 py::object to_python(const Operand& operand, const py::module_& module) {
   py::object strides = py::none();
   if (!row_major(operand.sizes, operand.strides)) strides = to_python(operand.strides);
-  return module.attr("tensor")(operand.tensor.scalar_type(), to_python(operand.sizes), strides);
+  return module.attr("TensorSpec")(operand.tensor.scalar_type(), to_python(operand.sizes), strides);
 }
 
 class Arguments {
@@ -80,21 +80,26 @@ class Arguments {
   const py::module_& module_;
 };
 
-using Compiled = std::variant<std::unique_ptr<const Program>, Refusal>;
+struct Numbered {
+  std::unique_ptr<const Program> program;
+  bool compiled;  // for this request; else it was in the compile cache and may be for others
+};
 
-// Python's lock must be held.
-Compiled compile(const py::module_& module, DeviceIndex index, const Request& request) {
+// The program of this number for requests of this kind. Python's lock must be held.
+std::variant<Numbered, Refusal> program_of(const py::module_& module, DeviceIndex index,
+                                           const Request& request, size_t number) {
   const Arguments arguments(request, module);
   py::list outputs;
   for (const Operand& output : request.outputs) outputs.append(to_python(output, module));
   const py::object answer =
-      module.attr("compile_call")(request.target, arguments.positional, arguments.keywords, outputs);
+      module.attr("compile_call")(request.target, arguments.positional, arguments.keywords, outputs, number);
   if (py::isinstance<py::str>(answer)) return Refusal{answer.cast<std::string>()};
   Recipe recipe = to_recipe(field<py::object>(answer, 1));
   if (recipe.outputs.size() != request.op.schema().returns().size()) {
     return Refusal{"not all of its results can be computed on the chip"};
   }
-  return std::make_unique<const Program>(index, field<std::string>(answer, 0), std::move(recipe));
+  return Numbered{std::make_unique<const Program>(index, field<std::string>(answer, 0), std::move(recipe)),
+                  field<bool>(answer, 2)};
 }
 
 Numbers sizes_of(const Operands& operands) {
@@ -118,18 +123,21 @@ std::variant<Fitting, Refusal> Programs::get(DeviceIndex index, const Operands& 
   const auto module = py::module_::import("opennpu.runtime.torch_device.operators");
   const Locked locked(module.attr("compiling"));
   if (auto found = known(measured)) return *std::move(found);  // by another thread, meanwhile
-  Compiled compiled = compile(module, index, request);
-  if (auto* program = std::get_if<std::unique_ptr<const Program>>(&compiled)) {
-    if (auto symbols = (*program)->bind(measured)) {
-      const std::unique_lock lock(mutex_);
-      programs_.push_back(std::move(*program));
-      return Fitting{programs_.back().get(), *std::move(symbols)};
+  std::optional<Refusal> refusal;
+  while (!refusal) {
+    auto answer = program_of(module, index, request, programs_.size());
+    const std::unique_lock lock(mutex_);
+    if (auto* numbered = std::get_if<Numbered>(&answer)) {
+      const Program* program = programs_.emplace_back(std::move(numbered->program)).get();
+      if (auto symbols = program->bind(measured)) return Fitting{program, *std::move(symbols)};
+      if (numbered->compiled) refusal = Refusal{"its program is for other extents than it was compiled for"};
+    } else {
+      refusal = std::get<Refusal>(std::move(answer));
     }
-    compiled = Refusal{"its program is for other extents than it was compiled for"};
   }
   const std::unique_lock lock(mutex_);
-  refused_.push_back({sizes_of(measured), std::get<Refusal>(compiled).reason});
-  return std::get<Refusal>(std::move(compiled));
+  refused_.push_back({sizes_of(measured), refusal->reason});
+  return *std::move(refusal);
 }
 
 // A refusal holds for all sizes that are not smaller; after some, for all.

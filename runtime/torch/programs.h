@@ -76,7 +76,7 @@ class Programs {
   std::optional<std::variant<Fitting, Refusal>> known(const Operands& measured);
 
   std::shared_mutex mutex_;
-  std::vector<std::unique_ptr<const Program>> programs_;
+  std::vector<std::unique_ptr<const Program>> programs_;  // by number, as in the compile cache
   std::vector<Refused> refused_;
 };
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from opennpu.compiler.cache import Cache, key_of
+from opennpu.compiler.tensor_spec import TensorSpec
+from opennpu.dialects.diagnostics import CompileError
 from opennpu.runtime import _torch
 from opennpu.runtime.container import Container
 from opennpu.runtime.dtypes import DTYPES
@@ -45,33 +48,31 @@ class Unbindable(ValueError):
     """A signature whose symbols the tensors do not determine."""
 
 
-def tensor(dtype: torch.dtype, sizes: tuple[int, ...], strides: tuple[int, ...] | None):
-    """A tensor of a call, as the compiler is told of it."""
-    from opennpu.compiler.tensor_spec import TensorSpec
+def compile_call(
+    target: str, args: list, kwargs: dict, out: list, number: int
+) -> tuple[bytes, Recipe, bool] | str:
+    """A program for calls of this kind, or a text that says why there is none.
 
-    return TensorSpec(dtype, sizes, strides)
-
-
-def compile_call(target: str, args: list, kwargs: dict, out: list) -> tuple[bytes, Recipe] | str:
-    """The program for a call, from the compile cache if it is there; else a text that says why there is none.
-
-    target: as in the conversion table; tensors among the arguments are what `tensor` returns, and so is
-    `out`: outputs that exist already, empty for none.
+    It is what the compile cache has under this number, counted from 0, which may be for other sizes; else it
+    is compiled for this call, and the answer ends in True.
+    target: as in the conversion table; tensors among the arguments are `TensorSpec`, and so is `out`: outputs
+    that exist already, empty for none.
     """
-    from opennpu.compiler.cache import Cache, key_of
-    from opennpu.dialects.diagnostics import CompileError
-
     chip = settings().load_chip()
-    request = {"target": target, "args": args, "kwargs": kwargs, "out": out}
+    request = [number, target, *map(_kind, (args, kwargs, out))]
+    compiled = False
 
     def build(path: Path) -> None:
         from opennpu.compiler.operator import compile_operator  # takes a second: not where the cache knows
 
+        nonlocal compiled
+        compiled = True
         path.write_bytes(compile_operator(target, args, kwargs, chip=chip, out=out or None))
+        recipe(Container.open(path).signature, bool(out))  # a program that cannot be bound is not kept
 
     try:
         container = Container.open(Cache().get_or_build(key_of(request, chip.canonical_json()), build))
-        return container.program, recipe(container.signature, bool(out))
+        return container.program, recipe(container.signature, bool(out)), compiled
     except (CompileError, Unbindable) as error:
         return str(error).partition("\n")[0]
 
@@ -169,6 +170,23 @@ def _arguments(signature: Signature, numbers: Mapping[str, int], outputs: Mappin
                 yield "input", _operand_count(signature), ()
             case "workspace" | "weights":  # no weights are a workspace of no bytes
                 yield "workspace", 0, _terms(arg.bytes, numbers)
+
+
+# ---- the kind of a call
+
+
+def _kind(value: Any) -> Any:
+    """Arguments of a call without what its programs have in common: as runtime/torch/key.h has it, of sizes
+    and strides only whether they are 0, 1 or more."""
+    match value:
+        case list():
+            return [_kind(item) for item in value]
+        case dict():
+            return {name: _kind(item) for name, item in value.items()}
+        case TensorSpec():
+            strides = value.strides and tuple(min(s, 2) for s in value.strides)
+            return dataclasses.replace(value, sizes=tuple(min(s, 2) for s in value.sizes), strides=strides)
+    return value
 
 
 # ---- operands
