@@ -17,6 +17,7 @@ class Paging:
     block_table: Tensor  # [B, P] int32
     seq_lens: Tensor  # [B] int64
     q_start: Tensor  # [B + 1] int64
+    last_rows: Tensor  # [B] int64: the row of each sequence's last token
 
 
 class OpenNpuAttention(AttentionBackend):
@@ -33,18 +34,24 @@ class OpenNpuAttention(AttentionBackend):
         self.paging: Paging | None = None
 
     def init_forward_metadata(self, forward_batch):
-        mode, count = forward_batch.forward_mode, forward_batch.batch_size
-        longest = int(forward_batch.seq_lens_cpu[:count].max())
+        longest = int(forward_batch.seq_lens_cpu.max())
         first_slots = self.req_to_token[:, : longest : self.page_size]
         pages = first_slots.index_select(0, forward_batch.req_pool_indices) // self.page_size
-        tokens = [1] * count if mode.is_decode_or_idle() else forward_batch.extend_seq_lens_cpu
-        starts = torch.tensor([0, *tokens]).cumsum(0)
+        starts = self._starts(forward_batch)
         self.paging = Paging(
-            forward_batch.out_cache_loc,
+            forward_batch.out_cache_loc.to(torch.int64),
             pages.to(torch.int32),
             forward_batch.seq_lens.to(torch.int64),
-            starts.to(self.req_to_token.device, non_blocking=True),
+            starts,
+            starts[1:] - 1,
         )
+
+    def _starts(self, forward_batch) -> Tensor:
+        device = self.req_to_token.device
+        if forward_batch.forward_mode.is_decode():
+            return torch.arange(forward_batch.batch_size + 1, device=device)
+        lengths = torch.tensor([0, *forward_batch.extend_seq_lens_cpu])
+        return lengths.cumsum(0).to(device, non_blocking=True)
 
     def forward_extend(self, q, k, v, layer, forward_batch, save_kv_cache=True, **options):
         return self._attend(torch.ops.opennpu.radix_attention_extend, q, k, v, layer, save_kv_cache, options)

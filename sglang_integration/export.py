@@ -32,8 +32,45 @@ def export_model(model: nn.Module) -> Archive:
     Its program maps INPUTS to `logits` [R, vocabulary] in float32, those of the rows
     logits_rows of the tokens.
     """
-    facts = _model_facts(model)
-    _make_language_program(model)
+    facts = model_facts(model)
+    _check_language_model(model)
+    model.logits_processor = SelectedLogits(model.logits_processor)
+    for parameter, used in _without_padding(model):
+        parameter.data = used
+    model.__class__ = type(type(model).__name__, (LanguageProgram, type(model)), {})
+    return _trace(model, model, ["logits"], facts)
+
+
+def export_served(model: nn.Module) -> Archive:
+    """The archive of a model that SGLang serves, which stays as it is. Raises CompileError.
+
+    As `export_model`, with one more output, `hidden_states` [T, hidden size]: what the model gives to its
+    LogitsProcessor. The names of weights are those of `served_tensors`.
+    """
+    _check_language_model(model)
+    facts, processor = model_facts(model), model.logits_processor
+    padded = [(parameter, parameter.data, used) for parameter, used in _without_padding(model)]
+    try:
+        model.logits_processor = SelectedLogits(processor, keep_hidden=True)
+        for parameter, _, used in padded:
+            parameter.data = used
+        return _trace(ServedProgram(model), model, ["logits", "hidden_states"], facts)
+    finally:
+        model.logits_processor = processor
+        for parameter, whole, _ in padded:
+            parameter.data = whole
+
+
+def served_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The weights and buffers of a served model by the names that `export_served` gives them."""
+    program = ServedProgram(model)
+    used = {id(parameter): rows for parameter, rows in _without_padding(model)}
+    named = program.named_parameters(remove_duplicate=False)
+    tensors = {name: used.get(id(parameter), parameter.data) for name, parameter in named}
+    return tensors | dict(program.named_buffers(remove_duplicate=False))
+
+
+def _trace(program: nn.Module, model: nn.Module, outputs: list[str], facts: dict) -> Archive:
     fused_ops.resolve(model)
     dims = {name: Dim(name, min=low, max=high) for name, (low, high) in SYMBOLS.items()}
     dims["B + 1"] = dims["B"] + 1
@@ -41,15 +78,15 @@ def export_model(model: nn.Module) -> Archive:
         name: {i: dims[extent] for i, extent in enumerate(extents)} for name, (_, extents) in INPUTS.items()
     }
     with torch.no_grad():
-        program = torch.export.export(
-            model, (), kwargs=_example_inputs(model), dynamic_shapes=shapes, strict=False
+        exported = torch.export.export(
+            program, (), kwargs=_example_inputs(model), dynamic_shapes=shapes, strict=False
         )
     metadata = {
         "dims": {name: extents for name, (_, extents) in INPUTS.items()},
-        "outputs": ["logits"],
+        "outputs": outputs,
         "model": facts,
     }
-    return Archive(program, metadata)
+    return Archive(exported, metadata)
 
 
 class LanguageProgram:
@@ -58,38 +95,56 @@ class LanguageProgram:
     def forward(
         self, input_ids, positions, slot_mapping, block_table, seq_lens, q_start, logits_rows
     ) -> Tensor:
-        batch = ForwardBatch(
-            forward_mode=ForwardMode.EXTEND,
-            batch_size=seq_lens.shape[0],
-            input_ids=input_ids,
-            req_pool_indices=None,
-            seq_lens=seq_lens,
-            seq_lens_sum=None,
-            out_cache_loc=slot_mapping,
-        )
-        batch.positions = positions
-        batch.logits_rows = logits_rows
-        attention = PagedAttention(slot_mapping, block_table, seq_lens, q_start)
-        with forward_context(ForwardContext(attn_backend=attention), forward_batch=batch):
-            return super().forward(input_ids, positions, batch)
+        paging = slot_mapping, block_table, seq_lens, q_start
+        return _run(super().forward, input_ids, positions, paging, logits_rows)
+
+
+class ServedProgram(nn.Module):
+    """Around a model that is served, whose own forward stays as it is."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, positions, slot_mapping, block_table, seq_lens, q_start, logits_rows):
+        paging = slot_mapping, block_table, seq_lens, q_start
+        return _run(self.model.forward, input_ids, positions, paging, logits_rows)
+
+
+def _run(forward, input_ids, positions, paging, logits_rows):
+    slot_mapping, _, seq_lens, _ = paging
+    batch = ForwardBatch(
+        forward_mode=ForwardMode.EXTEND,
+        batch_size=seq_lens.shape[0],
+        input_ids=input_ids,
+        req_pool_indices=None,
+        seq_lens=seq_lens,
+        seq_lens_sum=None,
+        out_cache_loc=slot_mapping,
+    )
+    batch.positions = positions
+    batch.logits_rows = logits_rows
+    with forward_context(ForwardContext(attn_backend=PagedAttention(*paging)), forward_batch=batch):
+        return forward(input_ids, positions, batch)
 
 
 class SelectedLogits(nn.Module):
-    """In the place of SGLang's LogitsProcessor: logits of chosen rows, in float32."""
+    """In the place of SGLang's LogitsProcessor: logits of chosen rows, in float32; and what it was given."""
 
-    def __init__(self, processor: nn.Module):
+    def __init__(self, processor: nn.Module, keep_hidden: bool = False):
         super().__init__()
+        self.keep_hidden = keep_hidden
         self.scale = processor.logit_scale
         self.cap = processor.final_logit_softcapping
 
-    def forward(self, input_ids, hidden_states, lm_head, batch, *_args, **_kwargs) -> Tensor:
+    def forward(self, input_ids, hidden_states, lm_head, batch, *_args, **_kwargs):
         hidden = hidden_states.index_select(0, batch.logits_rows)
         logits = F.linear(hidden, lm_head.weight, getattr(lm_head, "bias", None)).float()
         if self.scale is not None:
             logits = logits * self.scale
         if self.cap:
             logits = self.cap * torch.tanh(logits / self.cap)
-        return logits
+        return (logits, hidden_states) if self.keep_hidden else logits
 
 
 class PagedAttention:
@@ -126,20 +181,20 @@ def _unsupported(layer: nn.Module, what: str) -> CompileError:
     return CompileError(Problem(f"attention layer {layer.layer_id} {what}, which is not supported"))
 
 
-def _make_language_program(model: nn.Module) -> None:
+def _check_language_model(model: nn.Module) -> None:
     if not hasattr(model, "logits_processor"):
         what = f"{type(model).__name__} is not a language model: it computes no logits"
         raise CompileError(Problem(what, remedy="Export it with torch.export.export and torch.export.save."))
-    model.logits_processor = SelectedLogits(model.logits_processor)
-    # SGLang pads the vocabulary; the tokens and logits beyond it do not exist.
-    head = _output_layer(model)
-    for parameter in (head.weight, getattr(head, "bias", None)):
-        if parameter is not None:
-            parameter.data = parameter.data[: model.config.vocab_size]
-    model.__class__ = type(type(model).__name__, (LanguageProgram, type(model)), {})
 
 
-def _output_layer(model: nn.Module) -> nn.Module:
+def _without_padding(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    """SGLang pads the vocabulary; the tokens and logits beyond it do not exist: (parameter, rows that do)."""
+    head = output_layer(model)
+    parameters = (head.weight, getattr(head, "bias", None))
+    return [(p, p.data[: model.config.vocab_size]) for p in parameters if p is not None]
+
+
+def output_layer(model: nn.Module) -> nn.Module:
     """Where a class ties its embeddings always, such as Gemma's, it has no lm_head."""
     return model.lm_head if hasattr(model, "lm_head") else model.model.embed_tokens
 
@@ -147,14 +202,14 @@ def _output_layer(model: nn.Module) -> nn.Module:
 def _example_inputs(model: nn.Module) -> dict[str, Tensor]:
     """Any sizes that differ from each other and from 1."""
     sizes = {"T": 6, "B": 3, "P": 4, "B + 1": 4, "R": 5}
-    device = _output_layer(model).weight.device
+    device = output_layer(model).weight.device
     return {
         name: torch.zeros([sizes[extent] for extent in extents], dtype=dtype, device=device)
         for name, (dtype, extents) in INPUTS.items()
     }
 
 
-def _model_facts(model: nn.Module) -> dict:
+def model_facts(model: nn.Module) -> dict:
     config = model.config
     eos = config.eos_token_id
     return {
@@ -163,5 +218,5 @@ def _model_facts(model: nn.Module) -> dict:
         "vocab_size": config.vocab_size,
         "eos_token_ids": eos if isinstance(eos, list) else [eos],
         "context_length": config.max_position_embeddings,
-        "dtype": str(_output_layer(model).weight.dtype).removeprefix("torch."),
+        "dtype": str(output_layer(model).weight.dtype).removeprefix("torch."),
     }

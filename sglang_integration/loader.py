@@ -60,7 +60,6 @@ def _read_config(model_dir: Path, dummy_weights: bool) -> dict:
 def _prepare_environment() -> None:
     """What SGLang reads when it is imported."""
     os.environ["SGLANG_PLATFORM"] = "opennpu"
-    os.environ["SGLANG_ROPE_CACHE_FP32"] = "1"  # cosines and sines enter the chip unrounded
     # SGLang warns about every accelerator and optional package that is absent.
     logging.getLogger("sglang").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"sglang\.")

@@ -78,3 +78,8 @@ class OpenNpuPlatform(SRTPlatform):
 
         fused_ops.register(NAME)
         attention.register()
+
+    def post_load_model(self, model: torch.nn.Module) -> None:
+        from opennpu.sglang_integration.compiled import install
+
+        install(model)

@@ -6,7 +6,7 @@ program's symbols and make its arguments.
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,27 @@ def load_program(container: Container, device: int) -> Callable[[list[torch.Tens
     return _torch.GraphProgram(device, container.program, recipe(container.signature, False))
 
 
-def recipe(signature: Signature, outputs_exist: bool) -> Recipe:
-    """Weights are the operand behind the inputs. Raises Unbindable."""
+def load_language_model(
+    container: Container, device: int, inputs: Sequence[str]
+) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+    """As `load_program`, for a program whose pages are a pool's and whose inputs have names.
+
+    What is launched takes the tensors of `inputs`, then the pages of all layers' keys, of their values,
+    [layers, pages, page_size, kv_heads, dim], then the weight segment. Raises Unbindable.
+    """
+    signature, numbers = container.signature, {name: f"arg{i}" for i, name in enumerate(inputs)}
+    args = [dataclasses.replace(a, name=numbers[a.name]) if a.kind == "input" else a for a in signature.args]
+    pages = (f"arg{len(inputs)}", f"arg{len(inputs) + 1}")
+    kv = dataclasses.replace(signature.kv, tensors=pages)
+    numbered = dataclasses.replace(signature, args=tuple(args), kv=kv)
+    return _torch.GraphProgram(device, container.program, recipe(numbered, False, all_layers=True))
+
+
+def recipe(signature: Signature, outputs_exist: bool, all_layers: bool = False) -> Recipe:
+    """Weights are the operand behind the inputs; all_layers: KV pages have one more dimension in front.
+
+    Raises Unbindable.
+    """
     numbers = {name: i for i, name in enumerate(signature.symbols)}
     outputs = list(signature.tensors("output").values())
     operands = {name: _number(name) for name in signature.tensors("input")}
@@ -107,7 +126,8 @@ def recipe(signature: Signature, outputs_exist: bool) -> Recipe:
             (m, numbers[s], _terms(constant, numbers), _terms(slope, numbers))
             for m, s, constant, slope in binds
         ],
-        checks=[(m, _terms(extent, numbers)) for m, extent in checks] + _page_checks(signature),
+        checks=[(m, _terms(extent, numbers)) for m, extent in checks]
+        + _page_checks(signature, int(all_layers)),
         outputs=[(DTYPES[o.dtype], tuple(_terms(e, numbers) for e in o.shape)) for o in outputs],
         arguments=list(_arguments(signature, numbers, {o.name: i for i, o in enumerate(outputs)})),
         kv=_pages(signature),
@@ -204,10 +224,10 @@ def _operand_count(signature: Signature) -> int:
     return 1 + max([*map(_number, signature.tensors("input")), *_pages(signature)], default=-1)
 
 
-def _page_checks(signature: Signature) -> list[tuple[Measure, Terms]]:
-    """The sizes of a page's heads, which are constants of the program."""
+def _page_checks(signature: Signature, first: int) -> list[tuple[Measure, Terms]]:
+    """The sizes of a page's heads, which are constants of the program; `first` is the dimension of pages."""
     if signature.kv is None:
         return []
     kv, (k, v) = signature.kv, _pages(signature)
     sizes = {(k, 2): kv.kv_heads, (v, 2): kv.kv_heads, (k, 3): kv.head_dim, (v, 3): kv.v_head_dim}
-    return [((operand, False, dim), ((size, ()),)) for (operand, dim), size in sizes.items()]
+    return [((operand, False, first + dim), ((size, ()),)) for (operand, dim), size in sizes.items()]

@@ -18,14 +18,12 @@ ENGINE = {
     "max_running_requests": 16,
     "page_size": 16,
     "random_seed": 0,
-    "log_level": "warning",
+    "log_level": "info",
 }
 
 
-def generate(
-    folder: Path, model: Path, calls: list[dict], environment: dict[str, str] | None = None, **engine
-):
-    """The answers of an engine to each of the calls; AssertionError with its log when it fails."""
+def generate(folder: Path, model: Path, calls: list[dict], environment: dict | None = None, **engine):
+    """The answers of an engine to each of the calls, and its log; AssertionError when it fails."""
     folder.mkdir(parents=True, exist_ok=True)
     request = {"engine": ENGINE | {"model_path": str(model)} | engine, "calls": calls}
     result = subprocess.run(
@@ -37,7 +35,7 @@ def generate(
         env=os.environ | {"SGLANG_PLATFORM": "opennpu"} | (environment or {}),
     )
     assert result.returncode == 0, result.stderr[-8000:]
-    return json.loads((folder / "answers.json").read_text())
+    return json.loads((folder / "answers.json").read_text()), result.stderr
 
 
 def greedy(prompts: list[list[int]], tokens: int, **options) -> dict:

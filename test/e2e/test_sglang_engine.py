@@ -1,4 +1,4 @@
-"""SGLang's engine on the device against transformers: prompts of one to many pages, a shared prefix, chunks."""
+"""SGLang's engine on the device against transformers: long and short prompts, a shared prefix, chunks."""
 
 import random
 from pathlib import Path
@@ -8,26 +8,60 @@ import sglang_engine
 import torch
 
 PREFIX = random.Random(0).choices(range(2, 250), k=60)
-PROMPTS = [PREFIX + [5, 6], [20, 21, 22], [7], PREFIX[:33] + [9], PREFIX + [30] * 20]
+PROMPTS = [[*PREFIX, 5, 6], [20, 21, 22], [7], [*PREFIX[:33], 9], PREFIX + [30] * 20]
 NEW_TOKENS = 12
+TOLERANCE = 1e-4  # of log-probabilities around -5 in float32, through two layers
+
+CONFIGURATIONS = {
+    "compiled, pages of 16": ({}, {"page_size": 16}),
+    "compiled, pages of 1": ({}, {"page_size": 1}),
+    "compiled, mixed batches": ({}, {"page_size": 16, "enable_mixed_chunk": True}),
+    "compiled, no radix cache, no overlap": (
+        {},
+        {"page_size": 16, "disable_radix_cache": True, "disable_overlap_schedule": True},
+    ),
+    "eager": ({"OPENNPU_EAGER": "1"}, {"page_size": 16}),
+}
+"""Name → environment, arguments of the engine."""
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_llama) -> list[list[int]]:
+def reference(tiny_llama):
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
-    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
-    return [model.generate(torch.tensor([p]), **options)[0, len(p) :].tolist() for p in PROMPTS]
+    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("page_size", [1, 16])
-def test_greedy_is_that_of_transformers(tiny_llama: Path, expected, tmp_path, page_size):
-    """Twice: the second time the prompts are found in the radix cache."""
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_tokens_and_logprobs_are_those_of_transformers(tiny_llama: Path, reference, tmp_path, name):
+    """Twice: the second time prompts are found in the radix cache; then with the prompts' logprobs."""
+    environment, options = CONFIGURATIONS[name]
     call = sglang_engine.greedy(PROMPTS, NEW_TOKENS)
-    first, second = sglang_engine.generate(
-        tmp_path, tiny_llama, [call, call], page_size=page_size, chunked_prefill_size=32
+    calls = [call, call, sglang_engine.greedy(PROMPTS, NEW_TOKENS, return_logprob=True, logprob_start_len=0)]
+    answers, log = sglang_engine.generate(
+        tmp_path, tiny_llama, calls, environment, chunked_prefill_size=32, **options
     )
-    assert [answer["output_ids"] for answer in first] == expected
-    assert [answer["output_ids"] for answer in second] == expected
-    assert second[0]["meta_info"]["cached_tokens"] >= len(PREFIX) // page_size * page_size
+    expected = [greedy(reference, prompt) for prompt in PROMPTS]
+    for round_ in answers:
+        assert [answer["output_ids"] for answer in round_] == expected
+    for prompt, tokens, answer in zip(PROMPTS, expected, answers[2], strict=True):
+        check_logprobs(reference, prompt, tokens, answer["meta_info"])
+    cached = answers[1][0]["meta_info"]["cached_tokens"]
+    assert (cached >= len(PREFIX) // 16 * 16) != ("disable_radix_cache" in options)
+    assert ("the model is one program" in log) != bool(environment)
+    assert "runs operator by operator:" not in log, "a batch that was not compiled"
+
+
+def greedy(model, prompt: list[int]) -> list[int]:
+    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
+    return model.generate(torch.tensor([prompt]), **options)[0, len(prompt) :].tolist()
+
+
+def check_logprobs(model, prompt: list[int], tokens: list[int], answer: dict) -> None:
+    """Of every token of the prompt but the first, and of every new one."""
+    with torch.no_grad():
+        logprobs = model(torch.tensor([prompt + tokens])).logits[0].float().log_softmax(-1)
+    given = [*answer["input_token_logprobs"][1:], *answer["output_token_logprobs"]]
+    assert [entry[1] for entry in given] == (prompt + tokens)[1:]
+    expected = logprobs[:-1].gather(1, torch.tensor(prompt + tokens)[1:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor([entry[0] for entry in given]), expected, rtol=0, atol=TOLERANCE)

@@ -1,0 +1,168 @@
+"""Compiled-graph mode: the forward of a model that SGLang has loaded becomes the launch of one program."""
+
+import functools
+import hashlib
+import logging
+import os
+import time
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from opennpu.compiler.cache import Cache, key_of
+from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.runtime.container import Container
+from opennpu.runtime.torch_device.operators import load_language_model
+from opennpu.runtime.torch_device.settings import settings
+from opennpu.sglang_integration import export
+from sglang.srt.layers.logits_processor import LogitsProcessorOutput
+from sglang.srt.model_executor.forward_batch_info import ForwardMode
+from sglang.srt.model_executor.forward_context import get_attn_backend
+from torch import Tensor, nn
+
+logger = logging.getLogger("sglang.opennpu")
+
+MODES = (ForwardMode.EXTEND, ForwardMode.DECODE, ForwardMode.MIXED)
+"""Batches that the program runs: prompts and pieces of them, single tokens, both together."""
+
+TRACERS = ("export.py", "fused_ops.py")
+"""Files of this package that decide what a model is traced into."""
+
+
+def install(model: nn.Module) -> None:
+    """Replaces the model's forward; where it cannot be compiled it stays: told, or an error when strict."""
+    if os.environ.get("OPENNPU_EAGER") == "1":
+        logger.info("OPENNPU_EAGER=1: the model runs operator by operator")
+        return
+    try:
+        model.forward = CompiledForward(model)
+    except CompileError as error:
+        if settings().strict:
+            raise
+        logger.warning("the model runs operator by operator, as it cannot be compiled: %s", error)
+
+
+class CompiledForward:
+    """In the place of `model.forward`; runs that where the program does not cover a batch.
+
+    launches: by the batch's mode; fallbacks: by reason. Raises CompileError.
+    """
+
+    def __init__(self, model: nn.Module):
+        functools.update_wrapper(self, model.forward)  # SGLang asks which parameters it has
+        self._model, self._eager = model, model.forward
+        self.launches: Counter[str] = Counter()
+        self.fallbacks: Counter[str] = Counter()
+        self.device = next(model.parameters()).device
+        start = time.perf_counter()
+        container = compiled(model)
+        self.signature = container.signature
+        self._launch = load_language_model(container, self.device.index, list(export.INPUTS))
+        self._weights = packed(container, export.served_tensors(model), self.device)
+        logger.info(
+            "the model is one program of %d kernels with %.0f MB of packed weights, ready after %.1f s",
+            len(self.signature.report),
+            self.signature.weight_bytes / 1e6,
+            time.perf_counter() - start,
+        )
+
+    def __call__(self, input_ids, positions, forward_batch, *args, **options):
+        reason = self._not_covered(input_ids, forward_batch, [*args, *options.values()])
+        if reason is not None:
+            self._count_fallback(reason)
+            return self._eager(input_ids, positions, forward_batch, *args, **options)
+        self.launches[forward_batch.forward_mode.name] += 1
+        logits, hidden_states = self._run(input_ids, positions)
+        if not wants_more_than_logits(forward_batch):
+            return LogitsProcessorOutput(next_token_logits=logits)
+        head = export.output_layer(self._model)
+        return self._model.logits_processor(input_ids, hidden_states, head, forward_batch)
+
+    def _run(self, input_ids: Tensor, positions: Tensor) -> list[Tensor]:
+        """The logits of each sequence's last token [B, vocabulary], and the hidden states [T, hidden]."""
+        attention = get_attn_backend()
+        paging = attention.paging
+        inputs = {
+            "input_ids": input_ids.to(torch.int64),
+            "positions": positions.to(torch.int64),
+            "slot_mapping": paging.slot_mapping,
+            "block_table": paging.block_table,
+            "seq_lens": paging.seq_lens,
+            "q_start": paging.q_start,
+            "logits_rows": paging.last_rows,
+        }
+        pages = attention.token_to_kv_pool.pages
+        return self._launch([*(inputs[name] for name in export.INPUTS), *pages, self._weights])
+
+    def _not_covered(self, input_ids: Tensor, forward_batch, further: list) -> str | None:
+        most = self.signature.symbols["T"][1]
+        if forward_batch.forward_mode not in MODES:
+            return f"batches of the mode {forward_batch.forward_mode.name}"
+        if any(value is not None and value is not False for value in further):
+            return "embeddings as input or output, or a pipeline of several chips"
+        if len(input_ids) > most:
+            return f"more than {most} tokens at once: lower --chunked-prefill-size"
+        return None
+
+    def _count_fallback(self, reason: str) -> None:
+        if settings().strict:
+            raise CompileError(Problem(f"OPENNPU_STRICT=1: not in the compiled program: {reason}"))
+        if not self.fallbacks[reason]:
+            logger.warning("runs operator by operator: %s", reason)
+        self.fallbacks[reason] += 1
+
+
+def wants_more_than_logits(forward_batch) -> bool:
+    """Whether SGLang's LogitsProcessor has more to do than the logits of each sequence's last token."""
+    if forward_batch.capture_hidden_mode.need_capture():
+        return True
+    if not forward_batch.forward_mode.is_extend():
+        return False
+    special = (forward_batch.multi_item_delimiter_indices, forward_batch.token_indices_to_pool)
+    if any(value is not None for value in special):
+        return True
+    lengths, starts = forward_batch.extend_seq_lens_cpu, forward_batch.extend_logprob_start_lens_cpu
+    return forward_batch.return_logprob and any(n > start for n, start in zip(lengths, starts, strict=True))
+
+
+# ---- the program
+
+
+def compiled(model: nn.Module) -> Container:
+    """The program of a model, from the compile cache where it is there. Raises CompileError."""
+    chip = settings().load_chip()
+
+    def build(path: Path) -> None:
+        from opennpu.compiler.container import write_model
+        from opennpu.compiler.pipeline import Compilation
+
+        archive, run = export.export_served(model), Compilation(chip)
+        program, signature = run.assemble(run.lower(archive))
+        write_model(path, program, signature | {"model": archive.metadata["model"]}, weights=None)
+
+    return Container.open(Cache().get_or_build(key_of(_identity(model), chip.canonical_json()), build))
+
+
+def _identity(model: nn.Module) -> dict:
+    """All that a program depends on beside chip and compiler, so that a known one needs no export."""
+    here = Path(__file__).parent
+    return {
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "model": export.model_facts(model),
+        "tensors": {name: [list(t.shape), str(t.dtype)] for name, t in export.served_tensors(model).items()},
+        "sglang": metadata.version("sglang"),
+        "tracers": [hashlib.sha256((here / name).read_bytes()).hexdigest() for name in TRACERS],
+    }
+
+
+def packed(container: Container, tensors: dict[str, Tensor], device: torch.device) -> Tensor:
+    """The weight segment of a program in chip memory, uint8."""
+    from opennpu.compiler.weights import check_weights, pieces
+
+    signature = container.signature
+    check_weights(signature.weights, tensors)
+    memory = torch.empty(signature.weight_bytes, dtype=torch.uint8, device=device)
+    for offset, piece in pieces(signature.weights, tensors, signature.chip):
+        memory[offset : offset + len(piece)].copy_(torch.frombuffer(bytearray(piece), dtype=torch.uint8))
+    return memory

@@ -1,0 +1,189 @@
+"""Every class, method and field of SGLang that `sglang_integration` relies on, so that a new release fails
+here first, by name."""
+
+import importlib
+import inspect
+import os
+import re
+
+import pytest
+
+os.environ.setdefault("SGLANG_PLATFORM", "opennpu")
+
+SRT = "sglang.srt"
+
+CALLABLES = {
+    # hooks that the platform overrides
+    f"{SRT}.platforms.interface:SRTPlatform.apply_server_args_defaults": ["server_args"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_default_attention_backend": [],
+    f"{SRT}.platforms.interface:SRTPlatform.get_kv_pool_cls": ["kind"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_dispatch_key_name": [],
+    f"{SRT}.platforms.interface:SRTPlatform.get_compile_backend": ["mode"],
+    f"{SRT}.platforms.interface:SRTPlatform.init_backend": [],
+    f"{SRT}.platforms.interface:SRTPlatform.post_load_model": ["model"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_group_coordinator_device": ["local_rank"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_device": ["device_id"],
+    f"{SRT}.platforms.interface:SRTPlatform.set_device": ["device"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_device_name": ["device_id"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_device_uuid": ["device_id"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_device_total_memory": ["device_id"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_current_memory_usage": ["device"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_available_memory": ["device_id"],
+    f"{SRT}.platforms.interface:SRTPlatform.empty_cache": [],
+    f"{SRT}.platforms.interface:SRTPlatform.synchronize": [],
+    f"{SRT}.platforms.interface:SRTPlatform.is_pin_memory_available": ["device"],
+    # attention
+    f"{SRT}.layers.attention.attention_registry:register_attention_backend": ["name"],
+    f"{SRT}.layers.attention.base_attn_backend:AttentionBackend.init_forward_metadata": ["forward_batch"],
+    f"{SRT}.layers.attention.base_attn_backend:AttentionBackend.forward_extend": [
+        "q", "k", "v", "layer", "forward_batch", "save_kv_cache",
+    ],
+    f"{SRT}.layers.attention.base_attn_backend:AttentionBackend.forward_decode": [
+        "q", "k", "v", "layer", "forward_batch", "save_kv_cache",
+    ],
+    f"{SRT}.layers.attention.base_attn_backend:AttentionBackend.support_triton": [],
+    # KV pool
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.__init__": [
+        "size", "page_size", "dtype", "head_num", "head_dim", "layer_num", "device", "enable_memory_saver",
+        "v_head_dim",
+    ],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool._create_buffers_normal": [],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool._kv_tokens_per_row": [],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.get_kv_buffer": ["layer_id"],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.set_kv_buffer": [
+        "layer", "loc_info", "cache_k", "cache_v", "k_scale", "v_scale", "layer_id_override", "dcp_kv_mask",
+    ],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.get_cpu_copy": [
+        "indices", "mamba_indices", "req_pool_index",
+    ],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.load_cpu_copy": [
+        "kv_cache_cpu", "indices", "mamba_indices", "req_pool_index",
+    ],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.move_kv_cache": ["tgt_loc", "src_loc"],
+    f"{SRT}.mem_cache.memory_pool:unwrap_write_loc": ["loc_info"],
+    # the forward of a model
+    f"{SRT}.models.llama:LlamaForCausalLM.forward": ["input_ids", "positions", "forward_batch"],
+    f"{SRT}.layers.logits_processor:LogitsProcessor.forward": [
+        "input_ids", "hidden_states", "lm_head", "logits_metadata",
+    ],
+    f"{SRT}.model_executor.forward_context:get_attn_backend": [],
+    f"{SRT}.model_executor.forward_context:forward_context": ["ctx", "forward_batch"],
+    f"{SRT}.model_executor.forward_batch_info:CaptureHiddenMode.need_capture": [],
+    f"{SRT}.model_executor.forward_batch_info:ForwardMode.is_decode": [],
+    f"{SRT}.model_executor.forward_batch_info:ForwardMode.is_extend": [],
+    # fused layers
+    "sglang.kernels.fused_op:BaseFusedOp.register_oot_forward": [],
+    "sglang.kernels.fused_op:BaseFusedOp._resolve_forward_method": [],
+    # loading a model without a server
+    f"{SRT}.model_loader.loader:DefaultModelLoader.load_weights_and_postprocess": [
+        "model", "weights", "target_device",
+    ],
+    f"{SRT}.model_loader.loader:DefaultModelLoader._get_all_weights": ["model_config", "model"],
+    f"{SRT}.model_loader.loader:DefaultModelLoader.load_model": ["model_config", "device_config"],
+    f"{SRT}.configs.model_config:ModelConfig.from_server_args": ["server_args"],
+    f"{SRT}.server_args:ServerArgs.resolve_once": [],
+    f"{SRT}.runtime_context:publish": ["server_args", "role", "ranks"],
+    f"{SRT}.distributed.parallel_state:init_distributed_environment": [
+        "backend", "world_size", "rank", "local_rank", "distributed_init_method",
+    ],
+    f"{SRT}.distributed.parallel_state:initialize_model_parallel": [],
+    f"{SRT}.layers.dp_attention:initialize_dp_attention": ["server_args"],
+    f"{SRT}.utils.network:get_open_port": [],
+    f"{SRT}.models.registry:ModelRegistry.get_supported_archs": [],
+}  # fmt: skip
+"""What is called or overridden → parameters that it must have."""
+
+FIELDS = {
+    f"{SRT}.model_executor.forward_batch_info:ForwardBatch": [
+        "forward_mode", "batch_size", "input_ids", "req_pool_indices", "seq_lens", "seq_lens_cpu",
+        "seq_lens_sum", "out_cache_loc", "positions", "extend_seq_lens_cpu", "extend_logprob_start_lens_cpu",
+        "return_logprob", "capture_hidden_mode", "multi_item_delimiter_indices", "token_indices_to_pool",
+    ],
+    f"{SRT}.model_executor.forward_batch_info:ForwardMode": ["EXTEND", "DECODE", "MIXED"],
+    f"{SRT}.model_executor.forward_context:ForwardContext": ["attn_backend"],
+    f"{SRT}.layers.logits_processor:LogitsProcessorOutput": ["next_token_logits"],
+    f"{SRT}.layers.logits_processor:LogitsProcessor": ["logit_scale", "final_logit_softcapping"],
+    f"{SRT}.layers.radix_attention:RadixAttention": [
+        "layer_id", "tp_q_head_num", "tp_k_head_num", "tp_v_head_num", "qk_head_dim", "v_head_dim", "scaling",
+        "logit_cap", "sliding_window_size", "is_cross_attention",
+    ],
+    f"{SRT}.mem_cache.memory_pool:ReqToTokenPool": ["req_to_token"],
+    f"{SRT}.mem_cache.memory_pool:KVCache": [
+        "size", "page_size", "store_dtype", "layer_num", "start_layer", "device",
+    ],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool": [
+        "k_buffer", "v_buffer", "head_num", "head_dim", "v_head_dim",
+    ],
+    f"{SRT}.models.llama:LlamaForCausalLM": ["config", "lm_head", "logits_processor"],
+    f"{SRT}.layers.layernorm:RMSNorm": [
+        "weight", "variance_epsilon", "variance_size_override", "fp32_residual", "override_orig_dtype",
+    ],
+    f"{SRT}.layers.activation:GeluAndMul": ["approximate"],
+    f"{SRT}.layers.rotary_embedding:RotaryEmbedding": ["cos_sin_cache", "head_size", "is_neox_style"],
+    f"{SRT}.layers.moe.topk:TopK": ["topk_config"],
+    f"{SRT}.layers.moe.topk:StandardTopKOutput": ["topk_weights", "topk_ids", "router_logits"],
+    f"{SRT}.layers.moe.token_dispatcher:StandardCombineInput": ["hidden_states"],
+    "sglang.kernels.fused_op:BaseFusedOp": ["_forward_method"],
+    f"{SRT}.platforms.device_mixin:PlatformEnum": ["OOT"],
+    f"{SRT}.server_args:ServerArgs": [
+        "model_path", "dtype", "device", "attention_backend", "sampling_backend", "disable_cuda_graph",
+        "skip_tokenizer_init", "log_level",
+    ],
+}  # fmt: skip
+"""Class → attributes that it or its instances must have."""
+
+CALLS = {
+    f"{SRT}.model_executor.model_runner": [
+        "current_platform.init_backend()", "current_platform.post_load_model(self.model)",
+    ],
+    f"{SRT}.model_executor.runner.eager_runner": [
+        "model_runner.model.forward(", "attn_backend.init_forward_metadata(forward_batch)",
+    ],
+    f"{SRT}.mem_cache.kv_cache_configurator": ["current_platform.get_kv_pool_cls(kind=kind)"],
+    f"{SRT}.plugins": ['"sglang.srt.platforms"'],
+    f"{SRT}.environ": ["SGLANG_PLATFORM", "SGLANG_ROPE_CACHE_FP32"],
+}  # fmt: skip
+"""Module → source text without which a hook of ours is never called."""
+
+
+def find(path: str):
+    module, _, name = path.partition(":")
+    found = importlib.import_module(module)
+    for part in filter(None, name.split(".")):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("path", CALLABLES)
+def test_callable(path):
+    missing = set(CALLABLES[path]) - set(inspect.signature(find(path)).parameters)
+    assert not missing, f"{path} has no parameter {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_fields(path):
+    cls = find(path)
+    source = "".join(inspect.getsource(c) for c in cls.__mro__ if c.__module__.startswith("sglang"))
+    known = set(re.findall(r"\bself\.(\w+)(?::[^=\n]+)? =", source))
+    known |= set(re.findall(r"^    (\w+)\s*[:=]", source, re.MULTILINE))
+    known |= set(re.findall(r'register_buffer\(\s*"(\w+)"', source))
+    missing = [name for name in FIELDS[path] if name not in known and not hasattr(cls, name)]
+    assert not missing, f"{path} has no {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("module", CALLS)
+def test_hooks_are_called(module):
+    source = inspect.getsource(importlib.import_module(module))
+    missing = [text for text in CALLS[module] if text not in source]
+    assert not missing, f"{module} no longer has {missing}"
+
+
+def test_every_override_is_of_a_hook():
+    """A method of ours that SGLang does not know is never called."""
+    from opennpu.sglang_integration.platform import OpenNpuPlatform
+    from sglang.srt.platforms.interface import SRTPlatform
+
+    own = {name for name in vars(OpenNpuPlatform) if not name.startswith("__")}
+    assert own <= set(dir(SRTPlatform))
+    listed = {path.rpartition(".")[2] for path in CALLABLES if "SRTPlatform" in path}
+    assert {name for name in own if callable(getattr(OpenNpuPlatform, name))} == listed
