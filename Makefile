@@ -4,6 +4,7 @@
 #   make test       lint, then all tests
 #   make bench      speed of the native engine beside the machine's limits
 #   make sanitize   the loader's fuzz test and the streams' stress test under the sanitizers
+#   make sanitize-device   threads on the torch device, under ThreadSanitizer
 #   make clean      remove build/ (.venv/ stays)
 
 PYTHON  ?= python3
@@ -22,7 +23,7 @@ CXX     := $(shell find runtime \( -name '*.cpp' -o -name '*.h' \) -print)
 # Build tools come from the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: all demo test lint lit unit bench sanitize clean
+.PHONY: all demo test lint lit unit bench sanitize sanitize-device clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed
@@ -82,6 +83,19 @@ sanitize: $(VENV)/installed
 	cmake -S . -B build/sanitize-thread -G Ninja -DOPENNPU_SANITIZE=thread
 	cmake --build build/sanitize-thread --target stress_streams
 	build/sanitize-thread/runtime/stress_streams
+
+# The package again, with extensions that ThreadSanitizer watches; PyTorch and Python are as they are.
+WATCHED := $(abspath build/sanitize-device)
+
+sanitize-device: $(VENV)/installed
+	mkdir -p $(WATCHED)/site/opennpu/runtime
+	ln -sfn $(abspath compiler dialects sglang_integration tools) $(WATCHED)/site/opennpu
+	ln -sfn $(filter-out %.so,$(wildcard $(abspath runtime)/*)) $(WATCHED)/site/opennpu/runtime
+	cmake -S . -B $(WATCHED) -G Ninja -DOPENNPU_SANITIZE=thread -DOPENNPU_LIBRARY_DIR=$(WATCHED)/site/opennpu/runtime
+	cmake --build $(WATCHED) --target _core _torch npu_virtual
+	PYTHONPATH=$(WATCHED)/site OMP_NUM_THREADS=1 LD_PRELOAD=$$(g++ -print-file-name=libtsan.so) \
+	  TSAN_OPTIONS=suppressions=$(abspath test/unit/torch_device/thread_sanitizer.supp) \
+	  setarch -R python test/unit/torch_device/thread_work.py 20
 
 clean:
 	rm -rf build
