@@ -96,7 +96,15 @@ def test_a_download_to_pageable_memory_is_there_at_once():
     host = torch.zeros(1_000_000, dtype=torch.int64)
     host.copy_(x, non_blocking=True)
     assert torch.equal(host, torch.arange(1_000_000))
-    assert torch.equal(x.to("cpu", non_blocking=True), torch.arange(1_000_000))
+
+
+def test_to_the_host_without_blocking_is_pinned():
+    """PyTorch chooses so; the caller waits."""
+    x = torch.arange(1_000_000).to("opennpu")
+    host = x.to("cpu", non_blocking=True)
+    assert host.is_pinned()
+    torch.opennpu.synchronize()
+    assert torch.equal(host, torch.arange(1_000_000))
 
 
 def test_a_download_to_pinned_memory_is_there_after_the_stream():
