@@ -20,6 +20,7 @@ class GraphProgram {
 
   // Waits: no queued launch may use a program that is unloaded.
   ~GraphProgram() {
+    if (in_bad_fork()) return;
     const WithoutGil without_gil;
     try {
       synchronize_device(device_.index());

@@ -66,7 +66,9 @@ Program::Program(DeviceIndex index, std::string_view image, Recipe recipe)
   check(open.driver->program_load(open.device, image.data(), image.size(), &program_));
 }
 
-Program::~Program() { chip(index_).driver->program_unload(program_); }
+Program::~Program() {
+  if (!in_bad_fork()) chip(index_).driver->program_unload(program_);
+}
 
 std::optional<Numbers> Program::bind(const Operands& operands) const {
   Numbers symbols(recipe_.symbols.size());
