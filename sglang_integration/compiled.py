@@ -56,13 +56,14 @@ class CompiledForward:
         self.fallbacks: Counter[str] = Counter()
         self.device = next(model.parameters()).device
         start = time.perf_counter()
-        container = compiled(model)
+        container, found = compiled(model)
         self.signature = container.signature
         self._launch = load_language_model(container, self.device.index, list(export.INPUTS))
         self._weights = packed(container, export.served_tensors(model), self.device)
         logger.info(
-            "the model is one program of %d kernels with %.0f MB of packed weights, ready after %.1f s",
+            "the model is one program of %d kernels (%s) with %.0f MB of packed weights, ready after %.1f s",
             len(self.signature.report),
+            "from the compile cache" if found else "compiled now",
             self.signature.weight_bytes / 1e6,
             time.perf_counter() - start,
         )
@@ -129,11 +130,13 @@ def wants_more_than_logits(forward_batch) -> bool:
 # ---- the program
 
 
-def compiled(model: nn.Module) -> Container:
-    """The program of a model, from the compile cache where it is there. Raises CompileError."""
-    chip = settings().load_chip()
+def compiled(model: nn.Module) -> tuple[Container, bool]:
+    """The program of a model, and whether the compile cache had it. Raises CompileError."""
+    chip, found = settings().load_chip(), True
 
     def build(path: Path) -> None:
+        nonlocal found
+        found = False
         from opennpu.compiler.container import write_model
         from opennpu.compiler.pipeline import Compilation
 
@@ -141,7 +144,8 @@ def compiled(model: nn.Module) -> Container:
         program, signature = run.assemble(run.lower(archive))
         write_model(path, program, signature | {"model": archive.metadata["model"]}, weights=None)
 
-    return Container.open(Cache().get_or_build(key_of(_identity(model), chip.canonical_json()), build))
+    path = Cache().get_or_build(key_of(_identity(model), chip.canonical_json()), build)
+    return Container.open(path), found
 
 
 def _identity(model: nn.Module) -> dict:
