@@ -81,6 +81,10 @@ c10::DeviceAllocator& allocator() {
   return *instance;
 }
 
+void limit_memory(DeviceIndex index, size_t bytes) { memory(index).limit(bytes); }
+
+std::vector<SegmentInfo> memory_snapshot(DeviceIndex index) { return memory(index).snapshot(); }
+
 c10::DataPtr allocate(DeviceIndex index, size_t bytes) {
   if (index < 0) index = current_device();
   chip(index);

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "allocator.h"
 #include "device.h"
 #include "generator.h"
 #include "hooks.h"
@@ -17,6 +18,7 @@ void bind_programs(const pybind11::handle& module);   // bind_programs.cpp
 namespace {
 
 namespace py = pybind11;
+using py::literals::operator""_a;
 
 npu_chip_desc chip_desc(const py::handle& chip) {
   npu_chip_desc desc{};
@@ -71,6 +73,28 @@ py::dict counters(DeviceIndex index) {
   return out;
 }
 
+// As torch.cuda.memory_snapshot has it.
+py::list memory_segments(DeviceIndex index) {
+  py::list segments;
+  for (const auto& segment : memory_snapshot(index)) {
+    py::list blocks;
+    size_t address = segment.address;
+    for (const auto& block : segment.blocks) {
+      const char* state = block.allocated ? "active_allocated" : "active_pending_free";
+      blocks.append(py::dict("address"_a = address, "size"_a = block.size,
+                             "requested_size"_a = block.requested_size,
+                             "state"_a = block.active ? state : "inactive"));
+      address += block.size;
+    }
+    segments.append(py::dict(
+        "device"_a = segment.device, "address"_a = segment.address, "total_size"_a = segment.total_size,
+        "allocated_size"_a = segment.allocated_size, "active_size"_a = segment.active_size,
+        "requested_size"_a = segment.requested_size, "stream"_a = reinterpret_cast<intptr_t>(segment.stream),
+        "segment_type"_a = segment.is_large ? "large" : "small", "blocks"_a = blocks));
+  }
+  return segments;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_torch, m) {
@@ -98,6 +122,8 @@ PYBIND11_MODULE(_torch, m) {
     check(open.driver->device_reset_counters(open.device));
   });
   m.def("default_generator", &default_generator);
+  m.def("limit_memory", &limit_memory);
+  m.def("memory_segments", &memory_segments);
   m.def("empty_host_cache", &empty_pinned_cache);
 }
 

@@ -88,8 +88,12 @@ void CachedMemory::free(Block* block) noexcept {
   decrease(stats_.allocated_bytes, *block, block->size);
   decrease(stats_.requested_bytes, *block, block->requested);
   for (const c10::Stream user : std::exchange(block->other_users, {})) {
-    events_.emplace_back(Event(chip(index_), native_stream(user)), block);
     ++block->pending_events;
+    try {
+      events_.emplace_back(Event(chip(user.device_index()), native_stream(user)), block);
+    } catch (const std::exception& error) {  // nobody knows when the stream has done: never use it again
+      TORCH_WARN("opennpu: ", format_size(block->size), " are lost: ", error.what());
+    }
   }
   if (block->pending_events == 0) give_back(block);
 }
@@ -118,14 +122,16 @@ Block* CachedMemory::find(size_t size, bool small, c10::StreamId stream) {
   return block;
 }
 
-// A block that is a whole segment, or null when the chip has no room for it.
+// A block that is a whole segment, or null when the chip or the limit has no room for it.
 Block* CachedMemory::new_segment(size_t size, bool small, c10::StreamId stream) {
   const Chip& open = chip(index_);
+  if (reserved() + size > limit_) return nullptr;
   npu_address address;
   const npu_status status = open.driver->memory_alloc(open.device, size, &address);
   if (status == NPU_ERROR_OUT_OF_MEMORY) return nullptr;
   check(status);
   auto* block = new Block{.owner = this, .stream = stream, .small = small, .address = address, .size = size};
+  segments_.insert(block);
   ++stats_.num_device_alloc;
   increase(stats_.segment, *block, 1);
   increase(stats_.reserved_bytes, *block, size);
@@ -180,14 +186,15 @@ Block* CachedMemory::merged(Block* block, Block* neighbour) {
   return first;
 }
 
-// Frees the blocks that no other stream uses any more.
+// Frees the blocks that no other stream uses any more. What has happened is dropped behind the loop, which
+// an event that cannot be asked ends.
 void CachedMemory::finish_events() {
-  std::erase_if(events_, [this](const auto& entry) {
-    const auto& [event, block] = entry;
-    if (!event.happened()) return false;
+  for (auto& [event, block] : events_) {
+    if (block == nullptr || !event.happened()) continue;
     if (--block->pending_events == 0) give_back(block);
-    return true;
-  });
+    block = nullptr;
+  }
+  std::erase_if(events_, [](const auto& entry) { return entry.second == nullptr; });
 }
 
 void CachedMemory::free_segments() {
@@ -202,13 +209,45 @@ void CachedMemory::free_segments() {
       ++stats_.num_device_free;
       decrease(stats_.segment, *block, 1);
       decrease(stats_.reserved_bytes, *block, block->size);
+      segments_.erase(block);
       delete block;
       return true;
     });
   }
 }
 
-// ---- statistics
+// ---- limit and statistics
+
+void CachedMemory::limit(size_t bytes) {
+  std::lock_guard lock(mutex_);
+  limit_ = bytes;
+}
+
+size_t CachedMemory::reserved() const { return static_cast<size_t>(stats_.reserved_bytes[0].current); }
+
+std::vector<SegmentInfo> CachedMemory::snapshot() {
+  std::lock_guard lock(mutex_);
+  std::vector<SegmentInfo> segments;
+  for (Block* first : segments_) {
+    SegmentInfo& segment = segments.emplace_back();
+    segment.device = index_;
+    segment.address = static_cast<size_t>(first->address);
+    segment.is_large = !first->small;
+    segment.stream = reinterpret_cast<void*>(first->stream);
+    for (Block* block = first; block != nullptr; block = block->next) {
+      c10::CachingDeviceAllocator::BlockInfo& info = segment.blocks.emplace_back();
+      info.size = block->size;
+      info.active = !pool(block->small).contains(block);
+      info.allocated = info.active && block->pending_events == 0;
+      info.requested_size = info.active ? block->requested : 0;
+      segment.total_size += info.size;
+      segment.requested_size += info.requested_size;
+      if (info.active) segment.active_size += info.size;
+      if (info.allocated) segment.allocated_size += info.size;
+    }
+  }
+  return segments;
+}
 
 c10::CachingDeviceAllocator::DeviceStats CachedMemory::stats() {
   std::lock_guard lock(mutex_);
@@ -232,12 +271,14 @@ void CachedMemory::out_of_memory(size_t bytes) {
   uint64_t total = 0, free = 0;
   open.driver->memory_info(open.device, &total, &free);
   const auto current = [](const StatArray& stat) { return static_cast<uint64_t>(stat[0].current); };
-  const uint64_t allocated = current(stats_.allocated_bytes), reserved = current(stats_.reserved_bytes);
+  const uint64_t allocated = current(stats_.allocated_bytes);
+  const std::string limit =
+      limit_ == kNoLimit ? "" : " set_per_process_memory_fraction allows " + format_size(limit_) + ".";
   TORCH_CHECK_WITH(
       OutOfMemoryError, false, "opennpu out of memory. Tried to allocate ", format_size(bytes),
       ". Device opennpu:", static_cast<int>(index_), " has a total capacity of ", format_size(total),
-      " of which ", format_size(free), " is free. Of the used memory ", format_size(allocated),
-      " is allocated by PyTorch, and ", format_size(reserved - allocated),
+      " of which ", format_size(free), " is free.", limit, " Of the used memory ", format_size(allocated),
+      " is allocated by PyTorch, and ", format_size(reserved() - allocated),
       " is reserved by PyTorch but unallocated. Drop tensors that are no longer needed, use "
       "smaller batches or a shorter context; the memory that other owners hold (a pool of KV "
       "pages, say) can be made smaller; for the virtual chip OPENNPU_HBM_BYTES sets the capacity.");

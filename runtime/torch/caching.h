@@ -9,6 +9,7 @@
 #include <c10/core/Stream.h>
 
 #include <deque>
+#include <limits>
 #include <mutex>
 #include <set>
 #include <utility>
@@ -17,6 +18,8 @@
 #include "events.h"
 
 namespace opennpu::torch_device {
+
+using c10::CachingDeviceAllocator::SegmentInfo;
 
 class CachedMemory;
 
@@ -52,7 +55,11 @@ class CachedMemory {
   // Gives all free segments back to the driver, once the chip has finished with them.
   void release_free_segments();
 
+  // The most bytes to take from the chip from now on.
+  void limit(size_t bytes);
+
   c10::CachingDeviceAllocator::DeviceStats stats();
+  std::vector<SegmentInfo> snapshot();  // `stream` is the stream's id
   void reset_accumulated_stats();
   void reset_peak_stats();
 
@@ -63,6 +70,7 @@ class CachedMemory {
     }
   };
   using Pool = std::set<Block*, Order>;
+  static constexpr size_t kNoLimit = std::numeric_limits<size_t>::max();
   using Stats = c10::CachingDeviceAllocator::DeviceStats;
 
   Pool& pool(bool small) { return small ? small_ : large_; }
@@ -74,11 +82,14 @@ class CachedMemory {
   Block* merged(Block* block, Block* neighbour);
   void finish_events();
   void free_segments();
+  size_t reserved() const;
   [[noreturn]] void out_of_memory(size_t bytes);
 
   const DeviceIndex index_;
-  std::mutex mutex_;  // of all that follows
-  Pool small_, large_;
+  std::mutex mutex_;           // of all that follows
+  Pool small_, large_;         // the free blocks
+  std::set<Block*> segments_;  // the first block of each
+  size_t limit_ = kNoLimit;
   std::deque<std::pair<Event, Block*>> events_;  // freed blocks that other streams may still use
   Stats stats_;
 };

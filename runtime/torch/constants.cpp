@@ -31,6 +31,12 @@ Table& table() {
   return *table;
 }
 
+// The tensor, for a launch on the current stream: dropped from the table, its memory waits for that.
+at::Tensor used(const at::Tensor& tensor, DeviceIndex index) {
+  allocator().recordStream(tensor.storage().data_ptr(), current_stream_of(index));
+  return tensor;
+}
+
 }  // namespace
 
 at::Tensor constant(const at::Tensor& value, at::ScalarType dtype, DeviceIndex index) {
@@ -41,17 +47,14 @@ at::Tensor constant(const at::Tensor& value, at::ScalarType dtype, DeviceIndex i
   {
     const std::shared_lock lock(table().mutex);
     const auto found = table().tensors.find(name);
-    if (found != table().tensors.end()) return found->second;
+    if (found != table().tensors.end()) return used(found->second, index);
   }
   const at::Tensor made = at::empty({}, at::TensorOptions(c10::Device(kType, index)).dtype(dtype));
   copy_to_device(index, address_of(made.const_data_ptr()), host.const_data_ptr(), host.itemsize());
   synchronize_stream(current_stream_of(index));  // any stream may use it from now on
   const std::unique_lock lock(table().mutex);
-  if (table().tensors.size() >= kMost) {
-    wait_for_streams(index);  // launches that read what is dropped
-    table().tensors.clear();
-  }
-  return table().tensors.emplace(name, made).first->second;
+  if (table().tensors.size() >= kMost) table().tensors.clear();
+  return used(table().tensors.emplace(name, made).first->second, index);
 }
 
 }  // namespace opennpu::torch_device
