@@ -16,7 +16,7 @@ from opennpu.runtime.container import Container
 from opennpu.runtime.torch_device.operators import load_language_model
 from opennpu.runtime.torch_device.settings import settings
 from opennpu.sglang_integration import export
-from sglang.srt.layers.logits_processor import LogitsProcessorOutput
+from sglang.srt.layers.logits_processor import LogitsProcessor, LogitsProcessorOutput
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from sglang.srt.model_executor.forward_context import get_attn_backend
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ TRACERS = ("export.py", "fused_ops.py")
 
 def install(model: nn.Module) -> None:
     """Replaces the model's forward; where it cannot be compiled it stays: told, or an error when strict."""
+    _compute_caps_in_torch(model)
     if os.environ.get("OPENNPU_EAGER") == "1":
         logger.info("OPENNPU_EAGER=1: the model runs operator by operator")
         return
@@ -127,6 +128,24 @@ def wants_more_than_logits(forward_batch) -> bool:
     return forward_batch.return_logprob and any(n > start for n, start in zip(lengths, starts, strict=True))
 
 
+class CappedLogits(LogitsProcessor):
+    """SGLang caps logits by a Triton kernel on every device but two; this does it in PyTorch."""
+
+    def _get_logits(self, *args, **options) -> Tensor:
+        cap, self.final_logit_softcapping = self.final_logit_softcapping, None
+        try:
+            logits = super()._get_logits(*args, **options)
+        finally:
+            self.final_logit_softcapping = cap
+        return cap * torch.tanh(logits / cap)
+
+
+def _compute_caps_in_torch(model: nn.Module) -> None:
+    processor = getattr(model, "logits_processor", None)
+    if type(processor) is LogitsProcessor and processor.final_logit_softcapping:
+        processor.__class__ = CappedLogits
+
+
 # ---- the program
 
 
@@ -140,8 +159,9 @@ def compiled(model: nn.Module) -> tuple[Container, bool]:
         from opennpu.compiler.container import write_model
         from opennpu.compiler.pipeline import Compilation
 
-        archive, run = export.export_served(model), Compilation(chip)
-        program, signature = run.assemble(run.lower(archive))
+        run = Compilation(chip)
+        with export.served_archive(model) as archive:
+            program, signature = run.assemble(run.lower(archive))
         write_model(path, program, signature | {"model": archive.metadata["model"]}, weights=None)
 
     path = Cache().get_or_build(key_of(_identity(model), chip.canonical_json()), build)

@@ -1,5 +1,8 @@
 """Trace a loaded SGLang model into a program with symbolic token, sequence and page counts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from opennpu.compiler.frontend import ops
@@ -41,11 +44,13 @@ def export_model(model: nn.Module) -> Archive:
     return _trace(model, model, ["logits"], facts)
 
 
-def export_served(model: nn.Module) -> Archive:
-    """The archive of a model that SGLang serves, which stays as it is. Raises CompileError.
+@contextmanager
+def served_archive(model: nn.Module) -> Iterator[Archive]:
+    """The archive of a model that SGLang serves, which is as before after the block. Raises CompileError.
 
     As `export_model`, with one more output, `hidden_states` [T, hidden size]: what the model gives to its
-    LogitsProcessor. The names of weights are those of `served_tensors`.
+    LogitsProcessor. The names of weights are those of `served_tensors`. Lower it inside the block:
+    the weights are without padding there.
     """
     _check_language_model(model)
     facts, processor = model_facts(model), model.logits_processor
@@ -54,7 +59,7 @@ def export_served(model: nn.Module) -> Archive:
         model.logits_processor = SelectedLogits(processor, keep_hidden=True)
         for parameter, _, used in padded:
             parameter.data = used
-        return _trace(ServedProgram(model), model, ["logits", "hidden_states"], facts)
+        yield _trace(ServedProgram(model), model, ["logits", "hidden_states"], facts)
     finally:
         model.logits_processor = processor
         for parameter, whole, _ in padded:
@@ -62,7 +67,7 @@ def export_served(model: nn.Module) -> Archive:
 
 
 def served_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The weights and buffers of a served model by the names that `export_served` gives them."""
+    """The weights and buffers of a served model by the names that `served_archive` gives them."""
     program = ServedProgram(model)
     used = {id(parameter): rows for parameter, rows in _without_padding(model)}
     named = program.named_parameters(remove_duplicate=False)

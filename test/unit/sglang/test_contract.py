@@ -66,6 +66,7 @@ CALLABLES = {
     f"{SRT}.layers.logits_processor:LogitsProcessor.forward": [
         "input_ids", "hidden_states", "lm_head", "logits_metadata",
     ],
+    f"{SRT}.layers.logits_processor:LogitsProcessor._get_logits": ["hidden_states", "lm_head"],
     f"{SRT}.model_executor.forward_context:get_attn_backend": [],
     f"{SRT}.model_executor.forward_context:forward_context": ["ctx", "forward_batch"],
     f"{SRT}.model_executor.forward_batch_info:CaptureHiddenMode.need_capture": [],
