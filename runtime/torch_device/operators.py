@@ -5,13 +5,16 @@ program's symbols and make its arguments.
 """
 
 import dataclasses
+import functools
+import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from opennpu.compiler.cache import Cache, key_of
+from opennpu.compiler.cache import Cache, default_folder, key_of
 from opennpu.compiler.tensor_spec import TensorSpec
 from opennpu.dialects.diagnostics import CompileError
 from opennpu.runtime import _torch
@@ -71,10 +74,28 @@ def compile_call(
         recipe(Container.open(path).signature, bool(out))  # a program that cannot be bound is not kept
 
     try:
-        container = Container.open(Cache().get_or_build(key_of(request, chip.canonical_json()), build))
+        container = _from_cache(key_of(request, chip.canonical_json()), build)
         return container.program, recipe(container.signature, bool(out)), compiled
     except (CompileError, Unbindable) as error:
         return str(error).partition("\n")[0]
+
+
+def _from_cache(key: str, build: Callable[[Path], None]) -> Container:
+    """The cache's entry; what `build` writes where there is none and the cache takes none."""
+    try:
+        return Container.open(Cache().get_or_build(key, build))
+    except OSError as error:
+        _warn_of_cache(default_folder(), error.strerror)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.npu"
+        build(path)
+        return Container.open(path)
+
+
+@functools.cache
+def _warn_of_cache(folder: Path, reason: str) -> None:
+    text = f"{folder} cannot hold compiled programs ({reason}): each process compiles its own."
+    warnings.warn(f"{text} Set OPENNPU_CACHE_DIR to a folder that can.", RuntimeWarning, stacklevel=2)
 
 
 def load_program(container: Container, device: int) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
