@@ -93,6 +93,7 @@ def like(x: Value, shape: Sequence[Dim] | None = None, element: str | None = Non
 def constant(value: float | int | bool, shape: Sequence[Dim], element: str) -> Value:
     kind = element_type(element)
     is_float = not isinstance(kind, ir.IntegerType)
+    value = bool(value) if element == "i1" else value
     attr = ir.FloatAttr.get(kind, float(value)) if is_float else ir.IntegerAttr.get(kind, int(value))
     return ops.ConstantOp(attr, tensor_type(shape, kind)).y
 

@@ -116,6 +116,7 @@ def _outcome(info, sample) -> tuple[str, str] | None:
     except Exception:
         return None
     moved = sample.transform(lambda x: x.to(DEVICE) if isinstance(x, torch.Tensor) else x)
+    moved.args, moved.kwargs = pytree.tree_map(_device, (moved.args, moved.kwargs))
     torch.opennpu.reset_fallbacks()
     try:
         actual = _run(info, moved)
@@ -131,6 +132,10 @@ def _outcome(info, sample) -> tuple[str, str] | None:
 
 def _run(info, sample):
     return info.op(sample.input, *sample.args, **sample.kwargs)
+
+
+def _device(x):
+    return torch.device(DEVICE) if x == "cpu" or isinstance(x, torch.device) else x
 
 
 def _wide(x):

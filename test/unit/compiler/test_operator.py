@@ -65,6 +65,12 @@ def test_one_program_for_all_sizes(operator):
         assert torch.equal(add.run(x, y)[0], x + y)
 
 
+def test_a_number_as_a_bool_is_whether_it_is_not_0(operator):
+    x = torch.tensor([[True, False, True]])
+    pad = operator("aten.constant_pad_nd.default", (x, [1, 2], 2.0))
+    assert torch.equal(pad.run(x)[0], torch.nn.functional.pad(x, (1, 2), value=2.0))
+
+
 def test_names_and_symbols(operator):
     program = operator("aten.cat.default", ([torch.ones(2, 3), torch.ones(4, 3)],)).program
     arguments = {a.name: a.text for a in program.signature.args if a.kind in ("input", "output")}
