@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 from opennpu.compiler.cache import Cache, key_of
+from opennpu.compiler.frontend.archive import Archive, tensors
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.runtime.container import Container
+from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.torch_device.operators import load_language_model
 from opennpu.runtime.torch_device.settings import settings
 from opennpu.sglang_integration import export
@@ -26,8 +28,8 @@ logger = logging.getLogger("sglang.opennpu")
 MODES = (ForwardMode.EXTEND, ForwardMode.DECODE, ForwardMode.MIXED)
 """Batches that the program runs: prompts and pieces of them, single tokens, both together."""
 
-TRACERS = ("export.py", "fused_ops.py")
-"""Files of this package that decide what a model is traced into."""
+TRACERS = ("compiled.py", "export.py", "fused_ops.py")
+"""Files of this package that decide what a cached program holds."""
 
 
 def install(model: nn.Module) -> None:
@@ -60,7 +62,7 @@ class CompiledForward:
         container, found = compiled(model)
         self.signature = container.signature
         self._launch = load_language_model(container, self.device.index, list(export.INPUTS))
-        self._weights = packed(container, export.served_tensors(model), self.device)
+        self._weights = packed(container, model, self.device)
         logger.info(
             "the model is one program of %d kernels (%s) with %.0f MB of packed weights, ready after %.1f s",
             len(self.signature.report),
@@ -161,8 +163,9 @@ def compiled(model: nn.Module) -> tuple[Container, bool]:
 
         run = Compilation(chip)
         with export.served_archive(model) as archive:
+            facts = archive.metadata["model"] | {"constants": _constants(archive, model)}
             program, signature = run.assemble(run.lower(archive))
-        write_model(path, program, signature | {"model": archive.metadata["model"]}, weights=None)
+        write_model(path, program, signature | {"model": facts}, weights=None)
 
     path = Cache().get_or_build(key_of(_identity(model), chip.canonical_json()), build)
     return Container.open(path), found
@@ -180,13 +183,22 @@ def _identity(model: nn.Module) -> dict:
     }
 
 
-def packed(container: Container, tensors: dict[str, Tensor], device: torch.device) -> Tensor:
+def _constants(archive: Archive, model: nn.Module) -> dict[str, tuple[str, list | float]]:
+    """Tensors that the model's forward itself makes, as (dtype, values) by name."""
+    known, names = export.served_tensors(model), {dtype: name for name, dtype in DTYPES.items()}
+    made = {name: tensor for name, tensor in tensors(archive.program).items() if name not in known}
+    return {name: (names[tensor.dtype], tensor.tolist()) for name, tensor in made.items()}
+
+
+def packed(container: Container, model: nn.Module, device: torch.device) -> Tensor:
     """The weight segment of a program in chip memory, uint8."""
     from opennpu.compiler.weights import check_weights, pieces
 
-    signature = container.signature
-    check_weights(signature.weights, tensors)
+    signature, values = container.signature, export.served_tensors(model)
+    for name, (dtype, constant) in signature.model["constants"].items():
+        values[name] = torch.tensor(constant, dtype=DTYPES[dtype])
+    check_weights(signature.weights, values)
     memory = torch.empty(signature.weight_bytes, dtype=torch.uint8, device=device)
-    for offset, piece in pieces(signature.weights, tensors, signature.chip):
+    for offset, piece in pieces(signature.weights, values, signature.chip):
         memory[offset : offset + len(piece)].copy_(torch.frombuffer(bytearray(piece), dtype=torch.uint8))
     return memory
