@@ -15,16 +15,14 @@ def autoload() -> None:
     if importlib.util.find_spec("opennpu.runtime._torch") is None:
         return  # a source tree whose C++ has not been built: the commands work without the device
     try:
-        importlib.import_module("opennpu.runtime._torch")
-    except ImportError as error:
-        reason = f"There is no device opennpu: its extension cannot be loaded ({error})."
+        from opennpu.runtime import torch_device
+
+        torch_device.register()
+    except Exception as error:  # whatever another PyTorch makes of it: `import torch` must go on
+        reason = f"There is no device opennpu: it cannot be set up ({type(error).__name__}: {error})."
         remedy = "install OpenNPU again, with `pip install --no-build-isolation`."
         text = f"{reason} It may be built for another PyTorch than {torch.__version__}: {remedy}"
         warnings.warn(text, RuntimeWarning, stacklevel=2)
-        return
-    from opennpu.runtime import torch_device
-
-    torch_device.register()
 
 
 def _declare_torchvision_operators(torch) -> None:

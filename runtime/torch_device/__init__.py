@@ -16,6 +16,7 @@ from opennpu.runtime.torch_device.devices import (
     _exchange_device,
     _is_in_bad_fork,
     _maybe_exchange_device,
+    can_device_access_peer,
     counters,
     current_device,
     device,
@@ -46,11 +47,13 @@ from opennpu.runtime.torch_device.memory import (
     mem_get_info,
     memory_allocated,
     memory_reserved,
+    memory_snapshot,
     memory_stats,
     memory_summary,
     reset_accumulated_memory_stats,
     reset_max_memory_allocated,
     reset_peak_memory_stats,
+    set_per_process_memory_fraction,
 )
 from opennpu.runtime.torch_device.random import (
     default_generator,
@@ -71,6 +74,7 @@ from opennpu.runtime.torch_device.streams import (
     StreamContext,
     current_stream,
     default_stream,
+    is_current_stream_capturing,
     set_stream,
     stream,
 )
@@ -78,15 +82,18 @@ from opennpu.runtime.torch_device.streams import (
 __all__ = [
     "DeviceProperties",
     "Event",
+    "OutOfMemoryError",
     "Stream",
     "StreamContext",
     "_exchange_device",
     "_is_in_bad_fork",
     "_maybe_exchange_device",
+    "can_device_access_peer",
     "counters",
     "current_device",
     "current_stream",
     "default_generator",
+    "default_generators",
     "default_stream",
     "device",
     "device_count",
@@ -104,6 +111,7 @@ __all__ = [
     "initial_seed",
     "is_available",
     "is_bf16_supported",
+    "is_current_stream_capturing",
     "is_initialized",
     "is_strict",
     "manual_seed",
@@ -114,6 +122,7 @@ __all__ = [
     "memory",
     "memory_allocated",
     "memory_reserved",
+    "memory_snapshot",
     "memory_stats",
     "memory_summary",
     "native_handles",
@@ -126,6 +135,7 @@ __all__ = [
     "seed",
     "seed_all",
     "set_device",
+    "set_per_process_memory_fraction",
     "set_rng_state",
     "set_rng_state_all",
     "set_stream",
@@ -135,6 +145,15 @@ __all__ = [
     "streams",
     "synchronize",
 ]
+
+
+OutOfMemoryError = torch.OutOfMemoryError
+
+
+def __getattr__(name: str):
+    if name == "default_generators":  # one a device; how many there are is not asked at import
+        return tuple(map(default_generator, range(device_count())))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def get_amp_supported_dtype() -> list[torch.dtype]:

@@ -128,6 +128,13 @@ def get_device_name(device: DeviceLike = None) -> str:
     return get_device_properties(device).name
 
 
+def can_device_access_peer(device: DeviceLike, peer_device: DeviceLike) -> bool:
+    """Never: between chips data goes through the host."""
+    for name in (device, peer_device):
+        get_device_properties(name)  # raises for one that does not exist
+    return False
+
+
 def counters(device: DeviceLike = None) -> dict[str, int]:
     """Totals over the completed launches: `npu_counters` in npu.h."""
     return _torch.counters(index_of(device))

@@ -70,6 +70,20 @@ def memory_summary(device: DeviceLike = None, abbreviated: bool = False) -> str:
     return "\n".join(lines)
 
 
+def set_per_process_memory_fraction(fraction: float, device: DeviceLike = None) -> None:
+    """Limits what the allocator takes to this part of the chip's memory; beyond, an OutOfMemoryError."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"the fraction of the memory must be from 0 to 1, not {fraction}")
+    index = index_of(device)
+    _torch.limit_memory(index, int(fraction * mem_get_info(index)[1]))
+
+
+def memory_snapshot(device: DeviceLike = None) -> list[dict[str, Any]]:
+    """The segments that the allocator has taken from the chip, with their blocks, under the keys of
+    `torch.cuda.memory_snapshot`; `stream` is a `stream_id`."""
+    return _torch.memory_segments(index_of(device))
+
+
 def empty_host_cache() -> None:
     """Gives pinned memory that is cached and not in use back to the system."""
     _torch.empty_host_cache()

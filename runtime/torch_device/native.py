@@ -63,10 +63,7 @@ def aten_operators() -> list[tuple[str, str, str]]:
 
 def own_operators() -> list[tuple[str, str, str]]:
     """The same for the `opennpu::` operators that are defined by now."""
-    import torch
-
-    names = torch._C._dispatch_get_all_op_names()
-    own = sorted(name.replace("::", ".") for name in names if name.startswith("opennpu::"))
+    own = sorted(name for name in _defined() if name.startswith("opennpu."))
     return [(name, name, "whole") for name in own]
 
 
@@ -75,4 +72,13 @@ def register() -> None:
     import opennpu.compiler.frontend.ops  # noqa: F401  defines the operators `opennpu::`
     from opennpu.runtime import _torch
 
-    _torch.register_operators(aten_operators() + own_operators())
+    defined = _defined()
+    lines = aten_operators() + own_operators()
+    _torch.register_operators([line for line in lines if defined.issuperset(line[:2])])
+
+
+def _defined() -> set[str]:
+    """The operators that this PyTorch has; it may be newer or older than the lists."""
+    import torch
+
+    return {name.replace("::", ".") for name in torch._C._dispatch_get_all_op_names()}

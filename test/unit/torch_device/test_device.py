@@ -9,7 +9,8 @@ from opennpu.runtime.chip import Chip
 
 
 def test_import_is_enough_and_opens_nothing():
-    output = run("""
+    output = run(
+        """
         import sys, torch
         assert torch.opennpu.is_available() and torch.opennpu.device_count() == 1
         assert torch.device("opennpu:0").type == "opennpu"
@@ -19,14 +20,17 @@ def test_import_is_enough_and_opens_nothing():
         assert not heavy, heavy
         torch.opennpu.init()
         print(torch.opennpu.is_initialized())
-    """)
+        """,
+        fresh=True,
+    )
     assert output == "True\n"
 
 
 def test_import_survives_an_extension_that_cannot_be_loaded(tmp_path):
     extension = tmp_path / "_torch.so"
     extension.write_bytes(b"not an ELF file")
-    output = run(f"""
+    output = run(
+        f"""
         import sys, warnings
         from importlib.util import spec_from_file_location
 
@@ -41,8 +45,35 @@ def test_import_survives_an_extension_that_cannot_be_loaded(tmp_path):
             import torch
         assert not hasattr(torch, "opennpu") and (torch.zeros(2) + 1).sum() == 2
         print(*[w.message for w in caught if "opennpu" in str(w.message)])
-    """)
+        """,
+        fresh=True,
+    )
     assert str(extension) in output and f"than {torch.__version__}: install OpenNPU again" in output
+
+
+def test_import_survives_whatever_goes_wrong(monkeypatch):
+    from opennpu.runtime import torch_autoload, torch_device
+
+    def register():
+        raise KeyError("what another PyTorch lacks")
+
+    monkeypatch.setattr(torch_device, "register", register)
+    monkeypatch.setattr(torch_autoload, "_declare_torchvision_operators", lambda torch: None)
+    with pytest.warns(RuntimeWarning, match="no device opennpu.*KeyError: 'what another PyTorch lacks'"):
+        torch_autoload.autoload()
+
+
+def test_operators_that_this_pytorch_lacks_are_left_out(monkeypatch):
+    from opennpu.runtime import _torch
+    from opennpu.runtime.torch_device import native
+
+    lines = []
+    monkeypatch.setattr(_torch, "register_operators", lines.extend)
+    monkeypatch.setattr(native, "UNARY", native.UNARY + " of_the_future")
+    native.register()
+    names = [name for name, _, _ in lines]
+    assert "aten.relu" in names and "aten.of_the_future" not in names
+    assert len(names) == len(native.aten_operators()) - 1 + len(native.own_operators()), "no other is missing"
 
 
 def test_the_device_is_the_accelerator():
@@ -81,6 +112,8 @@ def test_properties_are_those_of_the_chip_file():
 
 
 def test_a_device_that_does_not_exist():
+    with pytest.raises(ValueError, match="no device opennpu:1"):
+        torch.opennpu.can_device_access_peer(0, 1)
     with pytest.raises(RuntimeError, match="no device 1"):
         torch.empty(1, device="opennpu:1")
     with pytest.raises(RuntimeError, match="no device 3"):
@@ -112,6 +145,7 @@ def test_two_devices():
         assert y.tolist() == [1, 1, 3, 3, 5, 5, 7, 7, 9, 9]
         assert npu.memory_allocated(0) and npu.memory_allocated(1)
         assert npu.current_stream(0).device_index == 0 and npu.current_stream().device_index == 1
+        assert not npu.can_device_access_peer(0, 1) and len(npu.default_generators) == 2
         """,
         OPENNPU_DEVICES=2,
         OPENNPU_HBM_BYTES=1 << 26,
@@ -171,28 +205,35 @@ def test_the_virtual_chip_as_a_library_of_a_vendor():
     run("import torch; assert torch.ones(2, device='opennpu').tolist() == [1, 1]", OPENNPU_DRIVER=library)
 
 
-FORK = """
-    import os, torch
-    x = torch.ones(2, device="opennpu")
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.opennpu.synchronize() if {sync} else torch.ones(2, device="opennpu")
-        except RuntimeError as error:
-            assert "forked child" in str(error) and "spawn" in str(error), error
-            assert torch.opennpu._is_in_bad_fork()
+def test_a_forked_child_gets_a_clear_error_and_ends_in_peace():
+    """With all kinds of things of the device, which it drops."""
+    output = run(
+        """
+        import gc, os, sys, torch
+        x = torch.ones(2, device="opennpu")
+        graph = torch.compile(lambda x: torch.relu(x) + 1, backend="opennpu")
+        things = [graph(x), torch.opennpu.Stream().record_event(), torch.empty(4, pin_memory=True)]
+        x.record_stream(torch.opennpu.Stream())
+        child = os.fork()
+        if child == 0:
+            told = 0
+            for use in (torch.opennpu.synchronize, lambda: x + 1, lambda: torch.ones(2, device="opennpu")):
+                try:
+                    use()
+                except RuntimeError as error:
+                    told += "forked child" in str(error) and "spawn" in str(error)
+            assert told == 3 and torch.opennpu._is_in_bad_fork()
             torch.manual_seed(0)
-            del x
-            os._exit(7)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    assert x.tolist() == [1, 1]
-"""
-
-
-@pytest.mark.parametrize("sync", [False, True])
-def test_a_forked_child_gets_a_clear_error(sync):
-    assert run(FORK.format(sync=sync)) == "7\n"
+            torch._dynamo.reset()
+            del x, graph, things
+            gc.collect()
+            sys.exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        assert x.tolist() == [1, 1]
+        """,
+        fresh=True,
+    )
+    assert output == "7\n"
 
 
 def test_a_child_forked_before_the_first_use_may_use_the_device():

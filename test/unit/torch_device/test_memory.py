@@ -114,6 +114,76 @@ def test_record_stream_of_its_own_stream_delays_nothing():
     assert empty(3 * MIB).data_ptr() == address
 
 
+def test_a_constant_lives_as_long_as_another_stream_reads_it():
+    """The table of constants is emptied while a launch that reads one of them is queued."""
+    x = torch.zeros(1, device="opennpu")
+    side = torch.opennpu.Stream()
+    source = empty(32 * MIB).zero_()
+    target = torch.empty_like(source)
+    values = map(float, itertools.count(1_000_000))
+
+    def fill_until_emptied() -> int:
+        for filled in itertools.count(1):
+            before = torch.opennpu.memory_allocated()
+            x.fill_(next(values))
+            if torch.opennpu.memory_allocated() < before:
+                return filled
+
+    ones = torch.ones(64, device="opennpu")
+    fill_until_emptied()
+    assert (ones + 0.375).tolist() == [1.375] * 64  # in the table, from this stream
+    for _ in range(4085):
+        x.fill_(next(values))
+    torch.opennpu.synchronize()
+    with torch.opennpu.stream(side):
+        for _ in range(60):
+            target.copy_(source)
+        result = ones + 0.375
+    assert fill_until_emptied() < 20
+    others = [torch.full((1,), 7.0).to("opennpu") for _ in range(20)]  # in the memory of the constants
+    assert not side.query(), "the copies must outlast the rest for the test to mean something"
+    side.synchronize()
+    assert result.tolist() == [1.375] * 64
+    del others
+
+
+def test_the_snapshot_lists_segments_and_blocks():
+    x, y = empty(3 * MIB), empty(1000)
+    segments = {segment["segment_type"]: segment for segment in torch.opennpu.memory_snapshot()}
+    assert sum(s["total_size"] for s in torch.opennpu.memory_snapshot()) == torch.opennpu.memory_reserved()
+    for tensor, kind in ((x, "large"), (y, "small")):
+        (block,) = [
+            block
+            for segment in torch.opennpu.memory_snapshot()
+            for block in segment["blocks"]
+            if block["address"] == tensor.data_ptr()
+        ]
+        assert block["requested_size"] == tensor.nbytes <= block["size"]
+        assert block["state"] == "active_allocated" and segments[kind]["device"] == 0
+    address = x.data_ptr()
+    del x
+    blocks = [block for s in torch.opennpu.memory_snapshot() for block in s["blocks"]]
+    assert {"inactive"} == {b["state"] for b in blocks if b["address"] == address}
+    active = sum(block["size"] for block in blocks if block["state"] == "active_allocated")
+    assert active == torch.opennpu.memory_allocated()
+
+
+def test_a_limit_of_the_memory(fresh):
+    total = torch.opennpu.mem_get_info()[1]
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        torch.opennpu.set_per_process_memory_fraction(1.5)
+    torch.opennpu.set_per_process_memory_fraction((torch.opennpu.memory_reserved() + 40 * MIB) / total)
+    try:
+        x = empty(30 * MIB)
+        with pytest.raises(torch.opennpu.OutOfMemoryError, match="set_per_process_memory_fraction allows"):
+            empty(30 * MIB)
+        del x
+        assert empty(40 * MIB).nbytes == 40 * MIB, "what was cached counts no more"
+    finally:
+        torch.opennpu.set_per_process_memory_fraction(1.0)
+    assert empty(80 * MIB).nbytes == 80 * MIB
+
+
 class Model:
     """Live tensors, filled with their number."""
 

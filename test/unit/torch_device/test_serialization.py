@@ -40,7 +40,9 @@ def test_a_file_from_a_device_that_is_not_here(tmp_path):
         torch.load(path)
     assert torch.load(path, map_location={"opennpu:1": "opennpu:0"}).tolist() == [1, 1]
     without = start(
-        f"import torch; torch.load({str(path)!r}, map_location='cpu')", TORCH_DEVICE_BACKEND_AUTOLOAD=0
+        f"import torch; torch.load({str(path)!r}, map_location='cpu')",
+        fresh=True,
+        TORCH_DEVICE_BACKEND_AUTOLOAD=0,
     )
     assert without.returncode == 0, "a machine without the device reads the file"
 

@@ -48,6 +48,16 @@ def test_the_pool_is_used_in_turn():
     assert torch.Stream(device="opennpu").device == torch.device("opennpu:0")
 
 
+def test_streams_and_events_have_their_types():
+    stream, event = torch.opennpu.Stream(), torch.opennpu.Event()
+    assert isinstance(stream, torch.opennpu.Stream) and isinstance(event, torch.opennpu.Event)
+    assert isinstance(torch.opennpu.current_stream(), torch.opennpu.Stream)
+    event.record(stream)
+    assert isinstance(event, torch.opennpu.Event)
+    assert not isinstance(event, torch.opennpu.Stream) and not isinstance(None, torch.opennpu.Event)
+    assert not torch.opennpu.is_current_stream_capturing()
+
+
 def test_query_and_synchronize():
     side = torch.opennpu.Stream()
     memory = busy(side)
