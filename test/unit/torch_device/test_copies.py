@@ -40,7 +40,7 @@ def test_there_and_back(dtype, layout):
     assert torch.equal(there.cpu(), want)
 
 
-@pytest.mark.parametrize(("to", "source"), itertools.product(LAYOUTS, LAYOUTS))
+@pytest.mark.parametrize(("to", "source"), list(itertools.product(LAYOUTS, LAYOUTS)))
 def test_between_layouts(to, source):
     """To host and device, from host and device; what lies between the elements stays."""
     if to == "repeated":
@@ -60,7 +60,7 @@ def test_between_layouts(to, source):
         assert torch.equal(got.cpu(), want), (device, other)
 
 
-@pytest.mark.parametrize(("source", "target"), itertools.product(DTYPES, DTYPES), ids=str)
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(DTYPES, DTYPES)), ids=str)
 def test_casts(source, target):
     if source.is_complex and not target.is_complex:
         pytest.skip("PyTorch warns and drops the imaginary part")
