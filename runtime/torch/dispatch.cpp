@@ -1,7 +1,5 @@
 #include "dispatch.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <c10/core/GradMode.h>
 #include <torch/library.h>
 
 #include <map>
@@ -9,14 +7,11 @@
 
 #include "call.h"
 #include "fallback.h"
+#include "gradients.h"
 
 namespace opennpu::torch_device {
 
 namespace {
-
-void take_apart(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  op.callBoxedForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd, *stack);
-}
 
 class Kernel final : public c10::OperatorKernel {
  public:
@@ -38,21 +33,6 @@ class Kernel final : public c10::OperatorKernel {
   std::shared_ptr<Target> target_;
   Form form_;
 };
-
-bool needs_gradient(const c10::IValue& value) {
-  if (!value.isTensor()) return false;
-  const at::Tensor& t = value.toTensor();
-  return t.defined() && (t._fw_grad(0).defined() || (c10::GradMode::is_enabled() && t.requires_grad()));
-}
-
-// What PyTorch takes apart stays whole only where no gradient is asked for: it has none of its own.
-void composite_autograd(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
-  for (const c10::IValue& value : torch::jit::last(*stack, op.schema().arguments().size())) {
-    if (needs_gradient(value)) return take_apart(op, stack);
-  }
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  op.redispatchBoxed(keys & c10::after_autograd_keyset, stack);
-}
 
 // ---- the forms of an operator
 
@@ -141,6 +121,9 @@ void implement(const c10::OperatorHandle& op, Form form, const std::shared_ptr<T
   if (target->kind == Target::Kind::composite) {
     library(space, c10::DispatchKey::AutogradPrivateUse1)
         .impl(local.c_str(), torch::CppFunction::makeFromBoxedFunction<&composite_autograd>());
+  } else if (space != "aten") {
+    library(space, c10::DispatchKey::Autograd)
+        .impl(local.c_str(), torch::CppFunction::makeFromBoxedFunction<&no_gradient>());
   }
 }
 

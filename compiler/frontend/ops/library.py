@@ -1,7 +1,7 @@
 """How an `opennpu::` operator is declared, and the checks that the operators share.
 
-All of them are for inference: none has a gradient, and PyTorch warns where a backward pass
-goes through one. Results are new and contiguous, whatever the strides of the operands.
+All of them are for inference: none has a gradient, and a backward pass through one raises
+NotImplementedError once the torch device is loaded. Results are new and contiguous, whatever the strides of the operands.
 """
 
 from collections.abc import Callable, Sequence
