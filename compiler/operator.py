@@ -5,10 +5,12 @@ pipeline of any model. What export or the lowering cannot do for all extents is 
 an extent that export draws conclusions from, and then all, become static.
 """
 
+import contextlib
 import inspect
+import logging
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -246,7 +248,7 @@ def _apart(work: Callable[[], T]) -> T:
 
     def body() -> None:
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _quiet():
                 result = work()
             outcome.append(lambda: result)
         except BaseException as error:  # raised again by the thread of the caller
@@ -257,6 +259,17 @@ def _apart(work: Callable[[], T]) -> T:
         thread.start()
         thread.join()
     return outcome[0]()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's log of what cannot be traced: the host runs that."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _raise(error: BaseException):

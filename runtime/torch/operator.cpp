@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <array>
 
 #include "allocator.h"
@@ -43,6 +44,16 @@ npu_address address(const at::Tensor& tensor) { return address_of(tensor.const_d
 npu_arg buffer(const Operand& operand) { return {NPU_ARG_BUFFER, address(operand.tensor), span(operand)}; }
 
 npu_arg scalar(int64_t number) { return {NPU_ARG_SCALAR, static_cast<uint64_t>(number), 0}; }
+
+// A buffer of no bytes has no address, but a launch wants one: that of any other.
+void give_addresses(c10::SmallVectorImpl<npu_arg>& arguments) {
+  const auto without_bytes = [](const npu_arg& a) { return a.kind == NPU_ARG_BUFFER && a.bytes == 0; };
+  const auto other = std::find_if(arguments.begin(), arguments.end(),
+                                  [](const npu_arg& a) { return a.kind == NPU_ARG_BUFFER && a.bytes != 0; });
+  if (other == arguments.end()) return;
+  const npu_address anywhere = other->value;
+  std::replace_if(arguments.begin(), arguments.end(), without_bytes, npu_arg{NPU_ARG_BUFFER, anywhere, 0});
+}
 
 // What the launch arguments of KV pages ask of the two tensors.
 void check_pages(const at::Tensor& k, const at::Tensor& v) {
@@ -122,10 +133,7 @@ void Program::launch(const Numbers& symbols, const Operands& inputs, c10::ArrayR
         arguments.push_back({NPU_ARG_BUFFER, address_of(workspace.get()), bytes});
     }
   }
-  const npu_address anywhere = address(outputs.empty() ? inputs[0].tensor : outputs[0].tensor);
-  for (npu_arg& argument : arguments) {  // a buffer of no bytes has no address
-    if (argument.kind == NPU_ARG_BUFFER && argument.bytes == 0) argument.value = anywhere;
-  }
+  give_addresses(arguments);
   check(chip(index_).driver->launch(current_stream(index_), program_, arguments.data(),
                                     static_cast<uint32_t>(arguments.size())));
 }

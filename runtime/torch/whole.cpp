@@ -1,5 +1,9 @@
 // Operators that are compiled for the shapes of their own: all that are not pointwise.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty_strided.h>
+
+#include <algorithm>
+#include <set>
 
 #include "call.h"
 
@@ -90,6 +94,19 @@ std::optional<Refusal> run_empty(const Call& call, c10::Device device) {
   return std::nullopt;
 }
 
+bool all_empty(const std::vector<at::Tensor>& results) {
+  const auto empty = [](const at::Tensor& t) { return t.numel() == 0; };
+  return !results.empty() && std::all_of(results.begin(), results.end(), empty);
+}
+
+// These write no memory that they read, as on the CPU.
+void check_overlap(const Call& call, const Operands& operands) {
+  static const std::set<std::string> kApart = {"aten.cat", "aten.gather", "aten.index.Tensor",
+                                               "aten.index_select"};
+  if (call.form != Form::out || !kApart.contains(call.target.name)) return;
+  for (const Operand& operand : operands) at::assert_no_overlap(call.outputs()[0].toTensor(), operand.tensor);
+}
+
 bool share_memory(const at::Tensor& out, const Operands& operands) {
   return std::any_of(operands.begin(), operands.end(),
                      [&](const Operand& o) { return o.tensor.storage().is_alias_of(out.storage()); });
@@ -124,6 +141,7 @@ std::optional<Refusal> run_whole(const Call& call) {
     if (auto refusal = refuse_dtype(operand.tensor.scalar_type())) return refusal;
   }
   if (mixes_dtypes(call.target.kind, gathered.operands)) return Refusal{"its operands have several dtypes"};
+  check_overlap(call, gathered.operands);
   const bool composite = call.target.kind == Target::Kind::composite;
   if (lacks_elements(gathered.operands)) {
     return composite ? Refusal{"its parts tell"} : run_empty(call, gathered.device.device());
@@ -133,7 +151,6 @@ std::optional<Refusal> run_whole(const Call& call) {
   Programs* programs = call.target.programs.find(gathered.key);
   if (programs == nullptr) programs = &call.target.programs.add(gathered.key, std::make_unique<Programs>());
   const auto check = [&]() -> std::optional<Refusal> {
-    if (composite) return std::nullopt;  // its parts are checked
     const auto inferred = infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
     const auto* refusal = std::get_if<Refusal>(&inferred);
     return refusal == nullptr ? std::nullopt : std::make_optional(*refusal);
@@ -144,8 +161,10 @@ std::optional<Refusal> run_whole(const Call& call) {
   const auto& [program, symbols] = std::get<Fitting>(found);
   std::vector<at::Tensor> results = program->allocate(symbols);
   use_outputs(call, gathered.operands, results);
-  std::vector<Operand> outputs(results.begin(), results.end());
-  program->launch(symbols, gathered.operands, outputs);
+  if (!all_empty(results)) {
+    const std::vector<Operand> outputs(results.begin(), results.end());
+    program->launch(symbols, gathered.operands, outputs);
+  }
   call.finish(results);
   return std::nullopt;
 }

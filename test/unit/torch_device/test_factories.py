@@ -131,3 +131,11 @@ def test_modules_and_gradients():
         assert a.grad.is_opennpu
         torch.testing.assert_close(a.grad.cpu(), b.grad)
     assert all(p.device.type == "cpu" for p in model.cpu().parameters())
+
+
+def test_complex_numbers_are_seen_as_real_ones():
+    x = torch.zeros(3, dtype=torch.complex64, device="opennpu")
+    parts = torch.view_as_real(x)
+    parts[:, 1] = 2.0
+    assert torch.equal(x.cpu(), torch.full((3,), 2j))
+    assert torch.view_as_complex(parts).data_ptr() == x.data_ptr()
