@@ -30,6 +30,7 @@ c10::IValue like_meta(const c10::IValue& value) {
     }
     return list;
   }
+  if (value.isGenerator()) return {};
   return value.isDevice() ? c10::IValue(c10::Device(at::kMeta)) : value;
 }
 
@@ -40,6 +41,16 @@ Refusal refuse(const std::string& error) {
 struct Silent final : c10::WarningHandler {
   void process(const c10::Warning&) override {}
 };
+
+// What the meta implementation returns; throws what it objects.
+torch::jit::Stack run_meta(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> arguments) {
+  torch::jit::Stack stack;
+  for (const c10::IValue& argument : arguments) stack.push_back(like_meta(argument));
+  Silent silent;
+  const c10::WarningUtils::WarningHandlerGuard no_warnings(&silent);  // the call itself warns
+  op.callBoxed(stack);
+  return stack;
+}
 
 }  // namespace
 
@@ -95,11 +106,8 @@ void CommonDevice::add(const at::Tensor& tensor) {
 std::variant<std::vector<at::Tensor>, Refusal> infer(const c10::OperatorHandle& op,
                                                      c10::ArrayRef<c10::IValue> arguments) {
   torch::jit::Stack stack;
-  for (const c10::IValue& argument : arguments) stack.push_back(like_meta(argument));
-  Silent silent;
-  const c10::WarningUtils::WarningHandlerGuard no_warnings(&silent);  // the call itself warns
   try {
-    op.callBoxed(stack);
+    stack = run_meta(op, arguments);
   } catch (const c10::Error& error) {
     return refuse(error.what_without_backtrace());
   } catch (const std::exception& error) {  // from Python
@@ -108,6 +116,13 @@ std::variant<std::vector<at::Tensor>, Refusal> infer(const c10::OperatorHandle& 
   std::vector<at::Tensor> results;
   for (const c10::IValue& result : stack) results.push_back(result.toTensor());
   return results;
+}
+
+void check_arguments(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> arguments) {
+  try {
+    run_meta(op, arguments);
+  } catch (const c10::NotImplementedError&) {  // nothing tells
+  }
 }
 
 }  // namespace opennpu::torch_device

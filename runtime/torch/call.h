@@ -80,4 +80,7 @@ class CommonDevice {
 std::variant<std::vector<at::Tensor>, Refusal> infer(const c10::OperatorHandle& op,
                                                      c10::ArrayRef<c10::IValue> arguments);
 
+// Throws PyTorch's error for wrong arguments, as far as a meta implementation of the operator tells.
+void check_arguments(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> arguments);
+
 }  // namespace opennpu::torch_device

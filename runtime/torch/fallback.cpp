@@ -4,10 +4,12 @@
 #include <ATen/native/CPUFallback.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <set>
 
+#include "call.h"
 #include "device.h"
 #include "generator.h"
 
@@ -27,7 +29,8 @@ Counts& counts() {
 }
 
 std::atomic<bool>& strict_flag() {
-  static std::atomic<bool> flag = settings().strict;
+  const bool wanted = settings().strict;  // may run Python: not while the static's initialization is locked
+  static std::atomic<bool> flag = wanted;
   return flag;
 }
 
@@ -83,6 +86,36 @@ void replace_generators(const c10::OperatorHandle& op, torch::jit::Stack* stack)
   }
 }
 
+// The host's result would be a copy, not a view of the argument's memory.
+bool makes_view(const c10::OperatorHandle& op) {
+  const auto& returns = op.schema().returns();
+  return std::any_of(returns.begin(), returns.end(), [](const c10::Argument& result) {
+    return result.alias_info() != nullptr && !result.alias_info()->isWrite();
+  });
+}
+
+[[noreturn]] void refuse_strictly(const std::string& name, const std::string& reason) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, name, " does not run on the device opennpu: ", reason,
+                              ". It could run on the host, which strict mode forbids: unset OPENNPU_STRICT "
+                              "or call torch.opennpu.set_strict(False).");
+}
+
+void count(const std::string& name, const std::string& reason) {
+  bool first;
+  {
+    const std::lock_guard lock(counts().mutex);
+    Fallback& fallback = counts().calls[name];
+    ++fallback.calls;
+    fallback.reason = reason;
+    first = counts().warned.insert(name).second;
+  }
+  if (first) {
+    TORCH_WARN(name, " runs on the host, not on the device opennpu: ", reason,
+               ". The result is right, but every call copies its tensors to the host and back. "
+               "torch.opennpu.fallbacks() counts such calls; OPENNPU_STRICT=1 makes them errors.");
+  }
+}
+
 void fall_back(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   run_on_host(op, stack, "the compiler has no lowering for it");
 }
@@ -114,29 +147,24 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 }  // namespace
 
 void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack, const std::string& reason) {
-  const bool counts = !reads_nothing(op, torch::jit::last(*stack, op.schema().arguments().size()));
+  const std::string& name = op.schema().name();
+  TORCH_CHECK_NOT_IMPLEMENTED(!makes_view(op), name,
+                              " is not implemented on the device opennpu: it makes a "
+                              "view of a tensor's memory, which cannot be done on the host");
+  const auto arguments = torch::jit::last(*stack, op.schema().arguments().size());
+  const bool counted = !reads_nothing(op, arguments);
+  if (counted && strict()) {  // before anything is computed: the call may write its arguments
+    check_arguments(op, arguments);
+    refuse_strictly(name, reason);
+  }
   replace_generators(op, stack);
   at::native::cpu_fallback(op, stack);  // first: for wrong arguments PyTorch's error is the one to show
-  if (counts) count_fallback(op.schema().name(), reason);
+  if (counted) count(name, reason);
 }
 
 void count_fallback(const std::string& name, const std::string& reason) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!strict(), name, " does not run on the device opennpu: ", reason,
-                              ". It could run on the host, which strict mode forbids: unset OPENNPU_STRICT "
-                              "or call torch.opennpu.set_strict(False).");
-  bool first;
-  {
-    const std::lock_guard lock(counts().mutex);
-    Fallback& fallback = counts().calls[name];
-    ++fallback.calls;
-    fallback.reason = reason;
-    first = counts().warned.insert(name).second;
-  }
-  if (first) {
-    TORCH_WARN(name, " runs on the host, not on the device opennpu: ", reason,
-               ". The result is right, but every call copies its tensors to the host and back. "
-               "torch.opennpu.fallbacks() counts such calls; OPENNPU_STRICT=1 makes them errors.");
-  }
+  if (strict()) refuse_strictly(name, reason);
+  count(name, reason);
 }
 
 std::map<std::string, Fallback> fallbacks() {

@@ -10,7 +10,8 @@
 namespace opennpu::torch_device {
 
 // Runs the operator on the host. `reason` says why it does not run on the chip.
-// Throws PyTorch's errors for wrong arguments, else NotImplementedError in strict mode.
+// Throws PyTorch's errors for wrong arguments, else NotImplementedError: in strict mode, before anything is
+// computed, and for operators that make views.
 void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack, const std::string& reason);
 
 // Counts a call of `name` that the host does; warns or throws as above.

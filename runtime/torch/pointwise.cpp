@@ -15,6 +15,8 @@ namespace opennpu::torch_device {
 
 namespace {
 
+const std::string kMaskedFill = "aten.masked_fill.Tensor";
+
 // The operands of a call in their order, and what their dtypes say.
 struct Gathered {
   struct Item {
@@ -65,7 +67,26 @@ std::optional<Gathered> gather(const Call& call) {
   return gathered;
 }
 
-std::unique_ptr<Typing> type_of(const Call& call, const Gathered& gathered) {
+// What PyTorch's CPU device objects to and its meta implementation may not.
+std::optional<Refusal> refuse_types(const Call& call, at::ScalarType result) {
+  for (const c10::IValue& out : call.outputs()) {
+    const at::ScalarType given = out.toTensor().scalar_type();
+    if (!c10::canCast(result, given)) {
+      return Refusal{c10::str("result type ", c10::toString(result),
+                              " can't be cast to the desired output type ", c10::toString(given))};
+    }
+  }
+  if (c10::isFloatingType(result)) return std::nullopt;
+  if (call.target.name == "aten.silu") return Refusal{"it is for floating-point numbers"};
+  if (call.target.name == "aten.pow.Tensor_Scalar") {
+    const at::Scalar power = call.inputs()[1].toScalar();
+    if (power.isIntegral(false) && power.toLong() < 0) return Refusal{"an integer to a negative power"};
+  }
+  return std::nullopt;
+}
+
+// A refusal here may be for sizes or values, and is not to be kept; that in Typing is for the dtypes.
+std::variant<std::unique_ptr<Typing>, Refusal> type_of(const Call& call, const Gathered& gathered) {
   auto typing = std::make_unique<Typing>();
   const auto results = infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
   std::vector<c10::IValue> inputs;  // as the functional form takes them
@@ -81,21 +102,27 @@ std::unique_ptr<Typing> type_of(const Call& call, const Gathered& gathered) {
   typing->common = at::native::result_type(types);
   const auto functional = call.form == Form::functional ? results : infer(call.target.op, inputs);
   for (const auto* inferred : {&results, &functional}) {
-    if (const auto* refusal = std::get_if<Refusal>(inferred)) {
-      typing->refusal = refusal->reason;
-      return typing;
-    }
+    if (const auto* refusal = std::get_if<Refusal>(inferred)) return *refusal;
   }
   typing->result = std::get<0>(functional).front().scalar_type();
   bool numbers = false;
+  if (call.target.name == kMaskedFill) typing->common = typing->result;
   std::optional<Refusal> refusal = refuse_dtype(typing->result);
   for (const auto& [tensor, number] : gathered.items) {
     numbers |= number;
     if (!number && !refusal) refusal = refuse_dtype(tensor.scalar_type());
   }
   if (numbers && !refusal) refusal = refuse_dtype(typing->common);
+  if (!refusal) refusal = refuse_types(call, typing->result);
   if (refusal) typing->refusal = refusal->reason;
   return typing;
+}
+
+// A number among the operands, on the chip. What is filled in must fit its dtype, else PyTorch's error.
+Operand number_operand(const Call& call, const Typing& typing, const at::Tensor& number, DeviceIndex index) {
+  const bool filled_in = call.target.name == kMaskedFill;
+  const at::Tensor value = filled_in ? at::scalar_tensor(number.item(), typing.common) : number;
+  return Operand(constant(value, typing.common, index));
 }
 
 // The operand with the iterator's dimensions, the last one innermost.
@@ -154,7 +181,11 @@ std::optional<Refusal> run_pointwise(const Call& call) {
   const auto gathered = gather(call);
   if (!gathered) return Refusal{"an argument of it is nothing to compile for"};
   Typing* typing = call.target.typings.find(gathered->key);
-  if (typing == nullptr) typing = &call.target.typings.add(gathered->key, type_of(call, *gathered));
+  if (typing == nullptr) {
+    auto found = type_of(call, *gathered);
+    if (const auto* refusal = std::get_if<Refusal>(&found)) return *refusal;
+    typing = &call.target.typings.add(gathered->key, std::get<0>(std::move(found)));
+  }
   if (!typing->refusal.empty()) return Refusal{typing->refusal};
 
   const at::Tensor given = call.form == Form::functional ? at::Tensor() : call.outputs()[0].toTensor();
@@ -173,7 +204,7 @@ std::optional<Refusal> run_pointwise(const Call& call) {
     int position = 1;
     for (const auto& [tensor, number] : gathered->items) {
       if (number) {
-        operands.push_back(Operand(constant(tensor, typing->common, gathered->device.index())));
+        operands.push_back(number_operand(call, *typing, tensor, gathered->device.index()));
       } else if (tensor.dim() == 0) {
         operands.push_back(Operand(tensor)), ++position;
       } else {

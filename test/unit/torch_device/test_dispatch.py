@@ -1,5 +1,7 @@
 """Operators on the device against PyTorch on the CPU, over shapes, dtypes and strides."""
 
+import logging
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -177,6 +179,40 @@ def test_in_place_of_a_narrower_dtype():
         make((3,), torch.int64).to(DEVICE).add_(1.5)
 
 
+FORBIDDEN = {
+    "multiplied": lambda d: torch.arange(5, device=d).mul_(0.5),
+    "bool": lambda d: torch.ones(2, dtype=torch.bool, device=d).mul_(2),
+    "out": lambda d: torch.add(torch.ones(2, device=d), 1, out=torch.zeros(2, dtype=torch.int64, device=d)),
+    "silu": lambda d: torch.nn.functional.silu(torch.arange(5, device=d), inplace=True),
+    "negative power": lambda d: torch.arange(1, 5, device=d) ** -1,
+    "filled": lambda d: torch.arange(5, device=d).masked_fill(mask(d), float("inf")),
+    "filled in place": lambda d: torch.arange(5, dtype=torch.int8, device=d).masked_fill_(mask(d), 300),
+    "concatenated": lambda d: torch.cat(
+        [torch.ones(3, device=d)], out=torch.zeros(3, dtype=torch.int64, device=d)
+    ),
+}
+
+
+def mask(device):
+    return torch.ones(5, dtype=torch.bool, device=device)
+
+
+@pytest.mark.parametrize("case", FORBIDDEN)
+def test_values_that_the_dtype_cannot_have(case):
+    with pytest.raises(Exception) as expected:
+        FORBIDDEN[case]("cpu")
+    with pytest.raises(type(expected.value)) as actual:
+        FORBIDDEN[case](DEVICE)
+    assert str(actual.value) == str(expected.value)
+
+
+def test_values_that_an_integer_can_have():
+    x = torch.arange(5)
+    check(lambda x: x**2, x, exact=True)
+    check(lambda x: x.masked_fill(x > 2, 1.5), x, exact=True)
+    check(lambda x: x.clone().eq_(1.5), x, exact=True)
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
 def test_out(dtype):
     a, b = make((4, 4)), make((4, 4), seed=1)
@@ -216,6 +252,16 @@ def test_out_that_is_an_operand():
     x = a.to(DEVICE)
     torch.mm(x, x, out=x)
     compare(x, a @ a)
+
+
+def test_out_that_is_read_elsewhere():
+    x = torch.ones(4, 4, device=DEVICE)
+    with pytest.raises(RuntimeError, match="refer to a single memory location"):
+        torch.cat([x[:2], x[2:]], out=x)
+
+
+def test_results_without_elements():
+    check(lambda x: torch.nn.functional.pad(x, (-3, 0)), make((2, 3)))
 
 
 # ---- copies and casts
@@ -321,6 +367,32 @@ def test_errors(case):
         assert str(actual.value) == str(expected.value)
 
 
+F = torch.nn.functional
+AFTER_ERRORS = {
+    "pointwise": (torch.add, [(2, 3), (4, 5)], [(2, 3), (2, 3)]),
+    "conv2d": (
+        lambda x, w: F.conv2d(x, w, stride=3),
+        [(1, 3, 2, 2), (4, 3, 3, 3)],
+        [(1, 3, 9, 9), (4, 3, 3, 3)],
+    ),
+    "layer_norm": (lambda x, w: F.layer_norm(x, (8,), w), [(2, 8), (7,)], [(2, 8), (8,)]),
+}
+
+
+@pytest.mark.parametrize("case", AFTER_ERRORS)
+def test_right_calls_after_wrong_ones(case, caplog):
+    """Wrong sizes say nothing of other ones: those are computed as if there had been no error."""
+    function, wrong, right = AFTER_ERRORS[case]
+    with pytest.raises(RuntimeError):
+        function(*(make(shape).to(DEVICE) for shape in wrong))
+    tensors = [make(shape).to(DEVICE) for shape in right]
+    torch.opennpu.reset_counters()
+    function(*tensors)
+    torch.opennpu.synchronize()
+    assert torch.opennpu.counters()["launches"] == 1
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
+
+
 def test_two_devices():
     with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
         torch.ones(3, device=DEVICE) + torch.ones(3)
@@ -342,3 +414,14 @@ def test_composites_are_differentiable():
         gradients[device] = [t.grad.cpu() for t in leaves]
     assert_close(gradients[DEVICE], gradients["cpu"])
     torch.opennpu.reset_fallbacks()  # gradients of a few operators run on the host
+
+
+@pytest.mark.parametrize("device", ("cpu", DEVICE))
+def test_own_operators_say_that_they_have_no_gradient(device):
+    x = torch.ones(2, 8, device=device, requires_grad=True)
+    w = torch.ones(8, device=device)
+    y = torch.ops.opennpu.rms_norm(x, w, 1e-5) * 2
+    with pytest.raises(NotImplementedError, match="opennpu::rms_norm has no gradient: use"):
+        y.sum().backward()
+    with torch.no_grad():
+        assert not torch.ops.opennpu.rms_norm(x, w, 1e-5).requires_grad

@@ -89,6 +89,44 @@ def test_strict():
     assert torch.opennpu.fallbacks() == {}
 
 
+def test_strict_raises_before_it_computes():
+    x = torch.full((3,), 0.5, device=DEVICE)
+    torch.opennpu.set_strict(True)
+    with pytest.raises(NotImplementedError, match="aten::erfinv does not run"):
+        x.erfinv_()
+    with pytest.raises(IndexError, match="Dimension out of range"):
+        x.cumsum(2)
+    torch.opennpu.set_strict(False)
+    assert torch.equal(x.cpu(), torch.full((3,), 0.5))
+
+
+def test_threads_ask_for_the_setting_at_once():
+    """The first to ask reads the settings in Python, which the others' waiting must allow."""
+    output = run("""
+        import sys, threading, torch
+        sys.setswitchinterval(1e-6)
+        start = threading.Barrier(4)
+        def ask():
+            start.wait()
+            torch.opennpu.set_strict(False)
+            torch.opennpu.is_strict()
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        print("done")
+    """)
+    assert output.split() == ["done"]
+
+
+def test_views_are_no_fallbacks():
+    """The host could give a copy only."""
+    library = torch.library.Library("opennpu_test", "DEF")
+    library.define("whole(Tensor(a) x) -> Tensor(a)")
+    library.impl("whole", lambda x: x[:], "CPU")
+    with pytest.raises(NotImplementedError, match=r"opennpu_test::whole .* makes a view"):
+        torch.ops.opennpu_test.whole(torch.ones(3, device=DEVICE))
+
+
 def test_strict_by_the_environment():
     done = start("import torch; torch.ones(3, device='opennpu').cumsum(0)", OPENNPU_STRICT=1)
     assert "NotImplementedError: aten::cumsum" in done.stderr and "OPENNPU_STRICT" in done.stderr
