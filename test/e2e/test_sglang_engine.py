@@ -27,9 +27,14 @@ CONFIGURATIONS = {
 
 @pytest.fixture(scope="module")
 def reference(tiny_llama):
+    return load(tiny_llama)
+
+
+def load(model: Path):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+    options = {"dtype": torch.float32, "attn_implementation": "eager"}  # the other one caps no scores
+    return AutoModelForCausalLM.from_pretrained(model, **options).eval()
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -50,6 +55,20 @@ def test_tokens_and_logprobs_are_those_of_transformers(tiny_llama: Path, referen
     assert (cached >= len(PREFIX) // 16 * 16) != ("disable_radix_cache" in options)
     assert ("the model is one program" in log) != bool(environment)
     assert "runs operator by operator:" not in log, "a batch that was not compiled"
+
+
+@pytest.mark.parametrize("name", ["gemma2", "qwen3-moe"])
+def test_other_models(tiny_model, tmp_path, name):
+    """Windows, capped scores and logits, tied embeddings, constants of the model's forward; experts."""
+    model = tiny_model(name)
+    call = sglang_engine.greedy(PROMPTS, NEW_TOKENS, return_logprob=True, logprob_start_len=0)
+    (answers,), log = sglang_engine.generate(tmp_path, model, [call], chunked_prefill_size=32)
+    reference = load(model)
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        expected = greedy(reference, prompt)
+        assert answer["output_ids"] == expected
+        check_logprobs(reference, prompt, expected, answer["meta_info"])
+    assert "the model is one program" in log and "runs operator by operator:" not in log
 
 
 def greedy(model, prompt: list[int]) -> list[int]:
