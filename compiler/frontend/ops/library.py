@@ -1,7 +1,8 @@
 """How an `opennpu::` operator is declared, and the checks that the operators share.
 
 All of them are for inference: none has a gradient, and a backward pass through one raises
-NotImplementedError once the torch device is loaded. Results are new and contiguous, whatever the strides of the operands.
+NotImplementedError once the torch device is loaded. Results are new and contiguous, whatever the
+strides of the operands.
 """
 
 from collections.abc import Callable, Sequence
