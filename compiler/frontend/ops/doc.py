@@ -14,8 +14,8 @@ Printed from the docstrings in `compiler/frontend/ops` by `python -m opennpu.com
 do not edit.
 
 They run on the device `opennpu` as chip programs, in compiled models as kernels of the model's program,
-and on the host in plain PyTorch. They are for inference: none has a gradient, and PyTorch warns where a
-backward pass goes through one. Results are new and contiguous, whatever the strides of the operands.
+and on the host in plain PyTorch. They are for inference: none has a gradient, and a
+backward pass through one is an error. Results are new and contiguous, whatever the strides of the operands.
 """
 
 
