@@ -92,7 +92,7 @@ def test_damaged_archive(perceptron, tmp_path, fails, part, content):
 
 class Inner(nn.Module):
     def forward(self, x):
-        return torch.sort(x.cumsum(0)).values + 1
+        return torch.sort(x.cumprod(0)).values + 1
 
 
 class Unsupported(nn.Module):
@@ -111,7 +111,7 @@ def test_unsupported_operators_are_all_named(tmp_path, fails):
     error = fails(npu_compile, tmp_path / "model.pt", "-o", tmp_path / "model.npu")
     line = Inner.forward.__code__.co_firstlineno + 1
     for name, place in {
-        "aten.cumsum": f"inner ({__file__}:{line})",
+        "aten.cumprod": f"inner ({__file__}:{line})",
         "aten.sort": f"inner ({__file__}:{line})",
         "aten.prod.dim_int": f"{__file__}:{Unsupported.forward.__code__.co_firstlineno + 1}",
     }.items():
