@@ -49,18 +49,18 @@ class Cache:
         self.limit_bytes = limit_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def get_or_build(self, key: str, build: Callable[[Path], None]) -> Path:
-        """The file of the entry, which `build` writes where there is none or it is damaged.
+    def get_or_build(self, key: str, build: Callable[[Path], None], *, anew: bool = False) -> Path:
+        """The file of the entry, which `build` writes where there is none or it is damaged, or if `anew`.
 
         Of several that ask at once one builds. `build` must not ask for the same key; what it raises
         goes to the caller. Open the file at once: other processes may remove entries.
         """
         folder = self.folder / key
-        if _is_valid(folder):
+        if not anew and _is_valid(folder):
             _touch(folder)
             return folder / DATA
         with _locked(folder):
-            if not _is_valid(folder):
+            if anew or not _is_valid(folder):
                 _build(folder, build)
         self._make_room(key)
         return folder / DATA

@@ -67,7 +67,8 @@ def compile_part(
         run = Compilation(chip, dump_dir)
         write_model(path, *run.assemble(run.lower_module(module)), weights=None)
 
-    program = Program(Cache().get_or_build(key, build), [node in packed for node in tensors], device)
+    path = Cache().get_or_build(key, build, anew=dump_dir is not None)  # what is not built is not dumped
+    program = Program(path, [node in packed for node in tensors], device)
     signature, seconds = program.signature, time.perf_counter() - start
     return program, PartReport(len(part.nodes), len(signature.report), signature.weight_bytes, seconds)
 
