@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import logging
-import os
 import time
 from collections import Counter
 from importlib import metadata
@@ -15,8 +14,8 @@ from opennpu.compiler.frontend.archive import Archive, tensors
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.runtime.container import Container
 from opennpu.runtime.dtypes import DTYPES
+from opennpu.runtime.settings import settings
 from opennpu.runtime.torch_device.operators import load_language_model
-from opennpu.runtime.torch_device.settings import settings
 from opennpu.sglang_integration import export
 from sglang.srt.layers.logits_processor import LogitsProcessor, LogitsProcessorOutput
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
@@ -35,7 +34,7 @@ TRACERS = ("compiled.py", "export.py", "fused_ops.py")
 def install(model: nn.Module) -> None:
     """Replaces the model's forward; where it cannot be compiled it stays: told, or an error when strict."""
     _compute_caps_in_torch(model)
-    if os.environ.get("OPENNPU_EAGER") == "1":
+    if settings().eager:
         logger.info("OPENNPU_EAGER=1: the model runs operator by operator")
         return
     try:

@@ -14,7 +14,7 @@ from opennpu.compiler.dynamo.reports import GraphReport
 from opennpu.compiler.frontend.decompose import decompositions
 from opennpu.compiler.frontend.importer import CHECKS, IDENTITIES
 from opennpu.dialects.diagnostics import CompileError, Problem
-from opennpu.runtime.torch_device.settings import settings
+from opennpu.runtime.settings import settings
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch._aot_autograd.descriptors import PlainAOTInput
 from torch._functorch.aot_autograd import make_boxed_func

@@ -39,7 +39,7 @@ npu_chip_desc chip_desc(const py::handle& chip) {
   return desc;
 }
 
-// From the Settings of runtime/torch_device/settings.py.
+// From the Settings of runtime/settings.py.
 Settings settings_of(const py::handle& python) {
   Settings settings;
   settings.chip = chip_desc(python.attr("load_chip")());

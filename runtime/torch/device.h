@@ -17,7 +17,7 @@ using c10::DeviceIndex;
 inline constexpr c10::DeviceType kType = c10::DeviceType::PrivateUse1;
 inline constexpr DeviceIndex kMostDevices = 64;
 
-// What the environment asks for: runtime/torch_device/settings.py documents it.
+// What the environment asks for: runtime/settings.py documents it.
 struct Settings {
   npu_chip_desc chip{};
   std::string engine;

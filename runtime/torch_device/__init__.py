@@ -8,6 +8,7 @@ import sys
 
 import torch
 from opennpu.runtime import _torch
+from opennpu.runtime.settings import settings
 from opennpu.runtime.torch_device import memory, native, random, streams
 from opennpu.runtime.torch_device.adjustments import adjust
 from opennpu.runtime.torch_device.devices import (
@@ -67,7 +68,6 @@ from opennpu.runtime.torch_device.random import (
     set_rng_state,
     set_rng_state_all,
 )
-from opennpu.runtime.torch_device.settings import settings
 from opennpu.runtime.torch_device.streams import (
     Event,
     Stream,

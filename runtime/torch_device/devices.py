@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from opennpu.runtime import _torch
-from opennpu.runtime.torch_device.settings import settings
+from opennpu.runtime.settings import settings
 
 NAME = "opennpu"
 DeviceLike = torch.device | str | int | None

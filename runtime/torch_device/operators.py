@@ -21,8 +21,8 @@ from opennpu.runtime import _torch
 from opennpu.runtime.container import Container
 from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.extents import Extent
+from opennpu.runtime.settings import settings
 from opennpu.runtime.signature import KV_FIELDS, Signature, TensorArg
-from opennpu.runtime.torch_device.settings import settings
 
 compiling = threading.Lock()
 """Held by who asks: a program is compiled once, whoever needs it."""
