@@ -1,16 +1,30 @@
-"""`lab`: a fresh laboratory for single instructions, on each engine."""
+"""`lab`: a fresh laboratory for single instructions, on each engine and on the interpreter of `npu_tile`."""
 
 import zlib
+from functools import cache
 
 import pytest
 import torch
 from chip_lab import CHIP, Lab
+from interpreter_lab import InterpreterLab
+from opennpu.dialects.isa.table import ISA
 from opennpu.runtime.device import Device
 
+ENGINES = ("reference", "native")
 
-@pytest.fixture(scope="session", params=["reference", "native"])
-def device(request) -> Device:
-    return Device(CHIP, engine=request.param)
+
+@cache
+def device(engine: str) -> Device:
+    return Device(CHIP, engine=engine)
+
+
+def pytest_generate_tests(metafunc):
+    """The interpreter has the instructions of engines, which have a file each; it has no sequencer."""
+    if "lab" in metafunc.fixturenames:
+        name = metafunc.module.__name__.rpartition(".")[2].removeprefix("test_")
+        interpreted = name in ISA.by_name and ISA[name].is_engine
+        engines = (*ENGINES, "interpreter") if interpreted else ENGINES
+        metafunc.parametrize("lab", engines, indirect=True)
 
 
 @pytest.fixture
@@ -23,6 +37,7 @@ def one_torch_thread():
 
 
 @pytest.fixture
-def lab(request, device, one_torch_thread) -> Lab:
+def lab(request, one_torch_thread) -> Lab:
     """Seeded by the name of the test."""
-    return Lab(device, zlib.crc32(request.node.nodeid.encode()))
+    seed = zlib.crc32(request.node.nodeid.encode())
+    return InterpreterLab(seed) if request.param == "interpreter" else Lab(seed, device(request.param))

@@ -1,16 +1,14 @@
-"""Small `npu` modules, run as tile code in numpy, with PyTorch tensors in and out."""
+"""Small `npu` modules, run as tile code in the interpreter, with PyTorch tensors in and out."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-import ml_dtypes
-import numpy as np
 import torch
 from chip_cases import DTYPE, Case, Spec, npu_module
 from opennpu.compiler.assembler import signature_of
+from opennpu.compiler.interpreters.tile_launch import Launch
 from opennpu.compiler.passes import registry
 from opennpu.dialects import load_all
 from opennpu.runtime.chip import Chip
-from tile_machine import TileMachine, run_module
 from torch_mlir import ir
 
 Build = Callable[..., ir.Value | Sequence[ir.Value]]
@@ -37,16 +35,14 @@ class Compiled:
             registry.find("convert-npu-to-tile").run(self.module, chip=self.chip)
             self.module.operation.verify()
             self.signature = signature_of(self.module)
-        self.machine: TileMachine | None = None
+        self.launch: Launch | None = None
 
     def __call__(self, symbols: Mapping[str, int] | None = None, **inputs: torch.Tensor):
         """The outputs in order."""
-        arrays = {name: _to_numpy(x) for name, x in inputs.items()}
         with self.context:
-            outputs, self.machine = run_module(
-                self.module, self.signature, arrays, symbols or {}, self.chip.cores
-            )
-        return [_to_torch(y) for y in outputs]
+            self.launch = Launch(self.module, self.chip, inputs, {}, dict(symbols or {}), None)
+            self.launch.machine.run(self.module)
+        return self.launch.finish()
 
 
 class OnChip:
@@ -75,15 +71,3 @@ def random(shape: Sequence[int], element: str, seed: int = 0) -> torch.Tensor:
         return torch.randn(tuple(shape), generator=generator).to(dtype)
     low, high = (0, 2) if element == "i1" else (-9, 10)
     return torch.randint(low, high, tuple(shape), generator=generator).to(dtype)
-
-
-def _to_numpy(x: torch.Tensor) -> np.ndarray:
-    if x.dtype == torch.bfloat16:
-        return x.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return x.contiguous().numpy()
-
-
-def _to_torch(x: np.ndarray) -> torch.Tensor:
-    if x.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(x.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(x.copy())
