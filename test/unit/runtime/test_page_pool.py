@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from opennpu.runtime.device import Device, NpuError
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.signature import KvSpec
@@ -22,12 +22,15 @@ def pool(layout: str = "paged", kv: KvSpec = KV, pages: int = PAGES, page_size: 
 
 
 class Pages(RuleBasedStateMachine):
-    """alloc, retain and release in any order, right and wrong."""
+    """alloc, retain and release in any order, right and wrong; copies to the host and back between them."""
 
     def __init__(self):
         super().__init__()
         self.pool = pool()
         self.counts: Counter = Counter()
+        self.contents: dict[int, int] = {}  # page in use → the byte that fills it
+        self.away: list[int] = []  # contents of pages on the host
+        self.host = self.pool.export_pages([])
 
     @rule(count=st.integers(0, PAGES + 2))
     def alloc(self, count):
@@ -58,6 +61,34 @@ class Pages(RuleBasedStateMachine):
             self.pool.release(pages)
             self.counts.subtract(pages)
             self.counts = +self.counts
+            self.contents = {page: byte for page, byte in self.contents.items() if page in self.counts}
+
+    @precondition(lambda self: self.counts)
+    @rule(data=st.data(), byte=st.integers(0, 255))
+    def fill(self, data, byte):
+        page = data.draw(st.sampled_from(sorted(self.counts)))
+        self.pool.import_pages([page], np.full_like(self.pool.export_pages([page]), byte))
+        self.contents[page] = byte
+
+    @precondition(lambda self: self.contents)
+    @rule(data=st.data())
+    def put_away(self, data):
+        pages = data.draw(st.lists(st.sampled_from(sorted(self.contents)), max_size=4))
+        self.away, self.host = [self.contents[p] for p in pages], self.pool.export_pages(pages)
+
+    @precondition(lambda self: PAGES - len(self.counts) >= len(self.away))
+    @rule()
+    def bring_back(self):
+        pages = self.pool.alloc(len(self.away))
+        self.counts.update(pages)
+        self.pool.import_pages(pages, self.host)
+        self.contents |= dict(zip(pages, self.away, strict=True))
+
+    @invariant()
+    def pages_keep_their_contents(self):
+        pages = sorted(self.contents)
+        data = self.pool.export_pages(pages)
+        assert (data == np.array([self.contents[p] for p in pages], np.uint8)[:, None]).all()
 
     @invariant()
     def counts_agree(self):
