@@ -1,16 +1,19 @@
 """Every class, method and field of SGLang that `sglang_integration` relies on, so that a new release fails
 here first, by name."""
 
+import ast
 import importlib
 import inspect
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("SGLANG_PLATFORM", "opennpu")
 
 SRT = "sglang.srt"
+INTEGRATION = Path(__file__).parents[3] / "sglang_integration"
 
 CALLABLES = {
     # hooks that the platform overrides
@@ -83,7 +86,10 @@ CALLABLES = {
     f"{SRT}.model_loader.loader:DefaultModelLoader.load_model": ["model_config", "device_config"],
     f"{SRT}.configs.model_config:ModelConfig.from_server_args": ["server_args"],
     f"{SRT}.server_args:ServerArgs.resolve_once": [],
+    f"{SRT}.configs.device_config:DeviceConfig": ["device"],
+    f"{SRT}.configs.load_config:LoadConfig": ["load_format"],
     f"{SRT}.runtime_context:publish": ["server_args", "role", "ranks"],
+    f"{SRT}.runtime_context:SpawnRanks": ["world_rank", "gpu_id"],
     f"{SRT}.distributed.parallel_state:init_distributed_environment": [
         "backend", "world_size", "rank", "local_rank", "distributed_init_method",
     ],
@@ -133,6 +139,13 @@ FIELDS = {
 }  # fmt: skip
 """Class → attributes that it or its instances must have."""
 
+NAMES = [
+    f"{SRT}.layers.activation:SiluAndMul",
+    f"{SRT}.layers.quantization.unquant:UnquantizedFusedMoEMethod",
+    f"{SRT}.platforms:current_platform",
+]
+"""Classes and values that are used as they are."""
+
 CALLS = {
     f"{SRT}.model_executor.model_runner": [
         "current_platform.init_backend()", "current_platform.post_load_model(self.model)",
@@ -177,6 +190,42 @@ def test_hooks_are_called(module):
     source = inspect.getsource(importlib.import_module(module))
     missing = [text for text in CALLS[module] if text not in source]
     assert not missing, f"{module} no longer has {missing}"
+
+
+@pytest.mark.parametrize("file", sorted(INTEGRATION.glob("*.py")), ids=lambda file: file.name)
+def test_every_name_is_listed(file):
+    """What our files import of SGLang, and name in strings as hooks, is there and in a table above."""
+    listed = {path.replace(":", ".") for path in (*CALLABLES, *FIELDS, *CALLS, *NAMES)}
+    unlisted = set()
+    for path in names_of_sglang(file):
+        find_dotted(path)
+        if not any(f"{known}.".startswith(f"{path}.") for known in listed):
+            unlisted.add(path)
+    assert not unlisted, f"{file.name} relies on names that no table lists: {sorted(unlisted)}"
+
+
+def names_of_sglang(file: Path) -> set[str]:
+    """Dotted paths of what a file imports of SGLang, and of the hooks that it names."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sglang"):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("sglang")}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= set(re.findall(r"^sglang\.\w+(?:\.\w+){2,}$", node.value))
+    return found
+
+
+def find_dotted(path: str):
+    """The object at a dotted path, which says not where the module ends."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            return find(f"{'.'.join(parts[:end])}:{'.'.join(parts[end:])}")
+        except ModuleNotFoundError:
+            continue
+    raise ModuleNotFoundError(path)
 
 
 def test_every_override_is_of_a_hook():
