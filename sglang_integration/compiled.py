@@ -80,7 +80,11 @@ class CompiledForward:
         if not wants_more_than_logits(forward_batch):
             return LogitsProcessorOutput(next_token_logits=logits)
         head = export.output_layer(self._model)
-        return self._model.logits_processor(input_ids, hidden_states, head, forward_batch)
+        output = self._model.logits_processor(input_ids, hidden_states, head, forward_batch)
+        if not scores_without_sampling(forward_batch):
+            # The processor's are rounded otherwise: a token would depend on what its batch asks for.
+            output.next_token_logits = logits
+        return output
 
     def _run(self, input_ids: Tensor, positions: Tensor) -> list[Tensor]:
         """The logits of each sequence's last token [B, vocabulary], and the hidden states [T, hidden]."""
@@ -122,11 +126,16 @@ def wants_more_than_logits(forward_batch) -> bool:
         return True
     if not forward_batch.forward_mode.is_extend():
         return False
-    special = (forward_batch.multi_item_delimiter_indices, forward_batch.token_indices_to_pool)
-    if any(value is not None for value in special):
+    if scores_without_sampling(forward_batch):
         return True
     lengths, starts = forward_batch.extend_seq_lens_cpu, forward_batch.extend_logprob_start_lens_cpu
     return forward_batch.return_logprob and any(n > start for n, start in zip(lengths, starts, strict=True))
+
+
+def scores_without_sampling(forward_batch) -> bool:
+    """Whether the batch asks for scores at places inside of prompts, after which nothing is sampled."""
+    places = (forward_batch.multi_item_delimiter_indices, forward_batch.token_indices_to_pool)
+    return any(value is not None for value in places)
 
 
 class CappedLogits(LogitsProcessor):
