@@ -3,6 +3,7 @@
 #   make demo       SmolLM2 from its package to text on the virtual chip; PROMPT="…" asks something else
 #   make test       lint, then all tests
 #   make bench      speed of the native engine beside the machine's limits
+#   make bench-serving   SGLang on the virtual chip beside SGLang's own CPU engine, about ten minutes
 #   make sanitize   the loader's fuzz test and the streams' stress test under the sanitizers
 #   make sanitize-device   threads on the torch device, under ThreadSanitizer
 #   make clean      remove build/ (.venv/ stays)
@@ -23,7 +24,7 @@ CXX     := $(shell find runtime \( -name '*.cpp' -o -name '*.h' \) -print)
 # Build tools come from the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: all demo test lint lit unit bench sanitize sanitize-device clean
+.PHONY: all demo test lint lit unit bench bench-serving sanitize sanitize-device clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed
@@ -74,6 +75,13 @@ unit: $(DEMO)/model.npu
 
 bench: $(DEMO)/model.npu
 	python benchmarks/engine.py $< --json build/bench.json
+
+$(VENV)/benchmarks: benchmarks/requirements.txt | $(VENV)/requirements
+	$(BIN)/python -m pip install --no-deps --disable-pip-version-check -r $<
+	touch $@
+
+bench-serving: $(DEMO)/smollm2/model.safetensors $(VENV)/benchmarks
+	python benchmarks/serving.py --json build/serving.json
 
 sanitize: $(VENV)/installed
 	cmake -S . -B build/sanitize -G Ninja -DOPENNPU_SANITIZE=address,undefined

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from opennpu.compiler.frontend.archive import load_archive
+from opennpu.compiler.paused_gc import paused_gc
 from opennpu.runtime.chip import Chip
 from opennpu.runtime.timing import TimedModel
 from opennpu.tools.exploration.sweep import Launch, compiled
-from opennpu.tools.paused_gc import paused_gc
 from tqdm import tqdm
 
 CONTEXT = 2048

@@ -31,27 +31,30 @@ class OpenNpuAttention(AttentionBackend):
         self.req_to_token = runner.req_to_token_pool.req_to_token
         self.token_to_kv_pool = runner.token_to_kv_pool
         self.page_size = runner.token_to_kv_pool.page_size
+        self.steps = torch.arange(len(self.req_to_token) + 1, device=self.req_to_token.device)
         self.paging: Paging | None = None
 
     def init_forward_metadata(self, forward_batch):
         longest = int(forward_batch.seq_lens_cpu.max())
         first_slots = self.req_to_token[:, : longest : self.page_size]
         pages = first_slots.index_select(0, forward_batch.req_pool_indices) // self.page_size
-        starts = self._starts(forward_batch)
+        starts, last_rows = self._rows(forward_batch)
         self.paging = Paging(
             forward_batch.out_cache_loc.to(torch.int64),
             pages.to(torch.int32),
             forward_batch.seq_lens.to(torch.int64),
             starts,
-            starts[1:] - 1,
+            last_rows,
         )
 
-    def _starts(self, forward_batch) -> Tensor:
-        device = self.req_to_token.device
+    def _rows(self, forward_batch) -> tuple[Tensor, Tensor]:
+        """`q_start` and `last_rows`; nothing is computed for single tokens."""
+        count = forward_batch.batch_size
         if forward_batch.forward_mode.is_decode():
-            return torch.arange(forward_batch.batch_size + 1, device=device)
-        lengths = torch.tensor([0, *forward_batch.extend_seq_lens_cpu])
-        return lengths.cumsum(0).to(device, non_blocking=True)
+            return self.steps[: count + 1], self.steps[:count]
+        ends = torch.tensor([0, *forward_batch.extend_seq_lens_cpu]).cumsum(0)
+        rows = torch.cat([ends, ends[1:] - 1]).to(self.steps.device, non_blocking=True)
+        return rows[: count + 1], rows[count + 1 :]
 
     def forward_extend(self, q, k, v, layer, forward_batch, save_kv_cache=True, **options):
         return self._attend(torch.ops.opennpu.radix_attention_extend, q, k, v, layer, save_kv_cache, options)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from opennpu.compiler.cache import Cache, key_of
 from opennpu.compiler.frontend.archive import Archive, tensors
+from opennpu.compiler.paused_gc import paused_gc
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.runtime.container import Container
 from opennpu.runtime.dtypes import DTYPES
@@ -170,7 +171,7 @@ def compiled(model: nn.Module) -> tuple[Container, bool]:
         from opennpu.compiler.pipeline import Compilation
 
         run = Compilation(chip)
-        with export.served_archive(model) as archive:
+        with paused_gc(), export.served_archive(model) as archive:
             facts = archive.metadata["model"] | {"constants": _constants(archive, model)}
             program, signature = run.assemble(run.lower(archive))
         write_model(path, program, signature | {"model": facts}, weights=None)

@@ -14,7 +14,7 @@ from sglang.srt.model_executor.forward_context import ForwardContext, forward_co
 from torch import Tensor, nn
 from torch.export import Dim
 
-SYMBOLS = {"T": (1, 8192), "B": (1, 1024), "P": (1, 65536), "R": (1, 8192)}
+SYMBOLS = {"T": (1, 1 << 20), "B": (1, 1 << 16), "P": (1, 1 << 16), "R": (1, 1 << 20)}
 """Ranges of a launch's tokens, sequences, pages of the longest sequence, and rows with logits."""
 
 INPUTS = {

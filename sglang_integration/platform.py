@@ -55,6 +55,7 @@ class OpenNpuPlatform(SRTPlatform):
 
     def apply_server_args_defaults(self, server_args) -> None:
         server_args.sampling_backend = "pytorch"
+        server_args.sleep_on_idle = True  # the scheduler's CPU is one that the chip may run on
 
     def get_default_attention_backend(self) -> str:
         return NAME

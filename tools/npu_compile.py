@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from opennpu.compiler.paused_gc import paused_gc
 from opennpu.tools.arguments import output_file
 from opennpu.tools.output import write_text
-from opennpu.tools.paused_gc import paused_gc
 from opennpu.tools.progress import Progress
 
 _EPILOG = """examples:

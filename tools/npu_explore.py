@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
+from opennpu.compiler.paused_gc import paused_gc
 from opennpu.tools.arguments import output_file
 from opennpu.tools.output import write_text
-from opennpu.tools.paused_gc import paused_gc
 
 _EPILOG = """examples:
   npu-explore model.pt --target npu1 --sweep hbm_gbps=900,1800,3600 --sweep cores=8,16,32

@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from opennpu.compiler.paused_gc import paused_gc
 from opennpu.tools.arguments import output_file
-from opennpu.tools.paused_gc import paused_gc
 from opennpu.tools.progress import Progress
 
 _EPILOG = """examples:

@@ -1,4 +1,4 @@
-"""Cyclic garbage collection, off for the length of a command."""
+"""Cyclic garbage collection, off while something is compiled."""
 
 import gc
 from collections.abc import Iterator
