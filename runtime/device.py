@@ -26,7 +26,8 @@ class Device:
     chip: name, path of a chip file, or Chip. engine: "native" (fast) or "reference" (bit-exact).
     threads: worker threads, None for one a core as far as there are CPUs. race_check: run every
     launch under the race checker. hbm_bytes: less or more memory than the chip's. max_instructions:
-    watchdog per core and launch. hide_memory: the host reaches the memory by copies only. driver: path of
+    watchdog per core and launch. launch_limit: watchdog, the seconds that a launch may run (None: any); one
+    that runs longer fails with the status "timeout". hide_memory: the host reaches the memory by copies only. driver: path of
     a shared library that exports `npu_get_driver`.
     Raises ChipError, NpuError.
     """
@@ -39,6 +40,7 @@ class Device:
         race_check: bool = False,
         hbm_bytes: int | None = None,
         max_instructions: int | None = None,
+        launch_limit: float | None = None,
         hide_memory: bool = False,
         driver: str | Path | None = None,
     ):
@@ -51,6 +53,7 @@ class Device:
             race_check=race_check,
             hbm_bytes=hbm_bytes or 0,
             max_instructions=max_instructions or 0,
+            launch_limit=launch_limit or 0.0,
             hide_memory=hide_memory,
             driver=str(driver or ""),
         )

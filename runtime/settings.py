@@ -27,6 +27,16 @@ def _integer(least: int, most: int) -> Callable[[str, str], int]:
     return read
 
 
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise ValueError(f"{name} must be a number of seconds, not {text!r}")
+    return seconds
+
+
 def _variable(read: Callable[[str, str], object], default: object, meaning: str, otherwise: str = ""):
     """otherwise: the default in words, where its value says little."""
     metadata = {"read": read, "meaning": meaning, "otherwise": otherwise}
@@ -48,6 +58,9 @@ class Settings:
         _text, "", "kernels of the native engine, by name: `portable` and others", "the best that the CPU has"
     )
     hbm_bytes: int = _variable(_integer(0, 1 << 46), 0, "memory of a device, in bytes", "the chip's")
+    launch_limit: float = _variable(
+        _seconds, 0.0, "watchdog: seconds that one launch may run before it fails", "any time"
+    )
     host_visible: bool = _variable(_flag, True, "`0`: the virtual chip hides its memory from the host")
     strict: bool = _variable(
         _flag,

@@ -10,6 +10,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -45,7 +46,7 @@ namespace {
 const char* status_name(npu_status status) {
   constexpr const char* kNames[] = {
       "ok",         "not_ready", "invalid_argument", "unsupported", "out_of_memory", "invalid_program",
-      "wrong_chip", "trap",      "timeout",          "race",        "internal"};
+      "wrong_chip", "trap",      "timeout",          "race",        "internal",      "device_lost"};
   return status < std::size(kNames) ? kNames[status] : "unknown";
 }
 
@@ -69,8 +70,11 @@ void bind_error(nb::module_& m) {
   });
 }
 
+// A limit of some seconds is one of at least a millisecond.
+uint64_t milliseconds(double seconds) { return static_cast<uint64_t>(std::ceil(seconds * 1000)); }
+
 DevicePtr open_device(nb::handle chip, const std::string& engine, uint32_t threads, bool race_check,
-                      uint64_t hbm_bytes, uint64_t max_instructions, bool hide_memory,
+                      uint64_t hbm_bytes, uint64_t max_instructions, double launch_limit, bool hide_memory,
                       const std::string& driver) {
   npu_device_options options{};
   options.engine = engine.empty() ? nullptr : engine.c_str();
@@ -78,6 +82,7 @@ DevicePtr open_device(nb::handle chip, const std::string& engine, uint32_t threa
   options.race_check = race_check;
   options.hbm_bytes = hbm_bytes;
   options.max_instructions = max_instructions;
+  options.launch_limit_ms = milliseconds(launch_limit);
   options.hide_memory = hide_memory;
   return std::make_shared<DeviceHandle>(driver, chip_desc(chip), options);
 }
@@ -182,7 +187,7 @@ void bind_device(nb::module_& m) {
   nb::class_<DeviceHandle>(m, "Device")
       .def(nb::new_(&open_device), nb::arg("chip"), nb::arg("engine") = "", nb::arg("threads") = 0,
            nb::arg("race_check") = false, nb::arg("hbm_bytes") = 0, nb::arg("max_instructions") = 0,
-           nb::arg("hide_memory") = false, nb::arg("driver") = "")
+           nb::arg("launch_limit") = 0.0, nb::arg("hide_memory") = false, nb::arg("driver") = "")
       .def_static("adopt", &adopt_device, nb::arg("driver"), nb::arg("device"))
       .def_prop_ro("driver", [](const DeviceHandle& self) { return self.driver->name; })
       .def("counters", &counters)

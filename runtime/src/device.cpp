@@ -15,6 +15,7 @@ namespace opennpu {
 namespace {
 
 constexpr uint64_t kDefaultMaxInstructions = uint64_t{1} << 32;
+constexpr uint64_t kMostMilliseconds = uint64_t{1} << 40;  // more than a clock's range would overflow
 
 npu_chip_desc checked(npu_chip_desc chip, const npu_device_options& options) {
   if (options.hbm_bytes != 0) chip.hbm_bytes = options.hbm_bytes;
@@ -68,6 +69,7 @@ std::byte* CoreMemories::alloc(size_t bytes) {
 Device::Device(const npu_chip_desc& chip, const npu_device_options& options)
     : chip_(checked(chip, options)),
       max_instructions_(options.max_instructions != 0 ? options.max_instructions : kDefaultMaxInstructions),
+      launch_limit_(std::min<uint64_t>(options.launch_limit_ms, kMostMilliseconds)),
       race_check_(options.race_check != 0),
       hides_memory_(options.hide_memory != 0),
       memory_(chip_.hbm_bytes, chip_.align_bytes),
@@ -109,7 +111,8 @@ void Device::run(const Program& program, std::span<const npu_arg> args) {
   const auto observer = race_check_ ? make_race_checker(chip_, describe) : nullptr;
 
   const auto start = EventPoint::Clock::now();
-  const LaunchResult result = cores_.run({program, values_, observer.get(), max_instructions_});
+  const LaunchResult result =
+      cores_.run({program, values_, observer.get(), max_instructions_, launch_limit_});
   const auto time = EventPoint::Clock::now() - start;
   {
     std::lock_guard lock(mutex_);

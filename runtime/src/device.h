@@ -1,6 +1,7 @@
 // The virtual chip: its memories, engine, threads and streams.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -58,6 +59,7 @@ class Device {
  private:
   const npu_chip_desc chip_;
   const uint64_t max_instructions_;
+  const std::chrono::milliseconds launch_limit_;
   const bool race_check_;
   const bool hides_memory_;
   Memory memory_;

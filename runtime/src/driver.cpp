@@ -295,7 +295,10 @@ npu_status event_query(npu_event event) {
 npu_status event_synchronize(npu_event event) {
   return guarded([&] {
     require(event);
-    if (const auto point = event->latest()) point->wait();
+    if (const auto point = event->latest()) {
+      point->wait();
+      if (point->failure()) throw *point->failure();
+    }
     return NPU_OK;
   });
 }

@@ -2,9 +2,22 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstring>
+
 namespace opennpu {
 
 namespace {
+
+// All functions, which lie behind each other from `last_error` on.
+bool is_complete(const npu_driver& table) {
+  constexpr size_t kFirst = offsetof(npu_driver, last_error);
+  std::array<void*, (sizeof(npu_driver) - kFirst) / sizeof(void*)> functions;
+  std::memcpy(functions.data(), reinterpret_cast<const char*>(&table) + kFirst, sizeof functions);
+  return std::find(functions.begin(), functions.end(), nullptr) == functions.end();
+}
 
 const npu_driver* table_of(const std::string& path) {
   if (path.empty()) return npu_get_driver(NPU_DRIVER_VERSION);
@@ -19,6 +32,9 @@ const npu_driver* table_of(const std::string& path) {
   if (table == nullptr || table->version != NPU_DRIVER_VERSION) {
     throw Error{NPU_ERROR_UNSUPPORTED, path + " does not implement version " +
                                            std::to_string(NPU_DRIVER_VERSION) + " of the driver interface"};
+  }
+  if (!is_complete(*table)) {
+    throw Error{NPU_ERROR_UNSUPPORTED, path + " lacks a function of the driver interface"};
   }
   return table;
 }

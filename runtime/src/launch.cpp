@@ -9,7 +9,8 @@ namespace opennpu {
 namespace {
 
 constexpr auto kAlone = std::chrono::microseconds(5);  // of a launch, before sleepers are called
-constexpr uint64_t kSlice = 16;                        // instructions between two looks at the clock
+constexpr uint64_t kSlice = 16;                        // instructions between two looks at the clock, alone
+constexpr uint64_t kWatchedSlice = 1024;               // and under a limit of time
 
 }  // namespace
 
@@ -90,16 +91,25 @@ void Cores::claim(Runner& runner, uint32_t phase) {
 }
 
 void Cores::advance(Runner& runner) {
+  const std::chrono::milliseconds limit = launch_->time_limit;
+  const uint64_t long_slice = limit.count() == 0 ? UINT64_MAX : kWatchedSlice;
   try {
     do {
-      runner.state = runner.sequencer.run(called_.load(std::memory_order_relaxed) ? UINT64_MAX : kSlice);
+      runner.state = runner.sequencer.run(called_.load(std::memory_order_relaxed) ? long_slice : kSlice);
       call_sleepers();
+      if (limit.count() != 0 && runner.state != Sequencer::State::Halted) check_time(runner, limit);
     } while (runner.state == Sequencer::State::Running);
   } catch (const Error& error) {
     runner.error = error;
   } catch (const std::exception& error) {
     runner.error = Error{NPU_ERROR_INTERNAL, error.what()};
   }
+}
+
+void Cores::check_time(const Runner& runner, std::chrono::milliseconds limit) const {
+  if (Clock::now() - start_ < limit) return;
+  throw runner.sequencer.failure(NPU_ERROR_TIMEOUT, "the launch ran past the limit of " +
+                                                        std::to_string(limit.count()) + " milliseconds");
 }
 
 void Cores::call_sleepers() {

@@ -59,6 +59,7 @@ class Cores {
   void work(uint32_t thread, uint32_t phase);
   void claim(Runner& runner, uint32_t phase);
   void advance(Runner& runner);
+  void check_time(const Runner& runner, std::chrono::milliseconds limit) const;
   void call_sleepers();
   void next_phase(uint32_t phase);
   bool settle();

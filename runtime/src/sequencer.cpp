@@ -98,11 +98,12 @@ Site Sequencer::site() const {
   return {static_cast<uint32_t>(pc_), decoded.location};
 }
 
+Error Sequencer::failure(npu_status status, const std::string& what) const {
+  return {status,
+          launch_->program.describe(site()) + " on core " + std::to_string(core_.number) + ": " + what};
+}
+
 Sequencer::State Sequencer::run(uint64_t slice) {
-  const auto failure = [&](npu_status status, const std::string& what) {
-    return Error{
-        status, launch_->program.describe(site()) + " on core " + std::to_string(core_.number) + ": " + what};
-  };
   try {
     const uint64_t left = launch_->max_instructions - core_.counters.instructions;
     const State state = run_slice(std::min(slice, left));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -16,9 +17,10 @@ namespace opennpu {
 // What all cores of a launch share.
 struct Launch {
   const Program& program;
-  std::span<const int64_t> args;  // values and buffer addresses
-  Observer* observer;             // may be null
-  uint64_t max_instructions;      // of one core
+  std::span<const int64_t> args;         // values and buffer addresses
+  Observer* observer;                    // may be null
+  uint64_t max_instructions;             // of one core
+  std::chrono::milliseconds time_limit{0};  // of the launch; 0: none
 };
 
 class Sequencer {
@@ -38,6 +40,9 @@ class Sequencer {
   unsigned number() const { return core_.number; }
   const npu_counters& counters() const { return core_.counters; }
   Site site() const;  // of the next instruction
+
+  // A failure at the next instruction, with its name and that of its source op.
+  Error failure(npu_status status, const std::string& what) const;
 
  private:
   struct OpenLoop {

@@ -17,8 +17,9 @@ bool before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
 
 }  // namespace
 
-void EventPoint::happen() {
+void EventPoint::happen(std::optional<Error> failure) {
   time_ = Clock::now();
+  failure_ = std::move(failure);
   happened_.store(1, std::memory_order_release);
   happened_.notify_all();
 }
@@ -120,12 +121,17 @@ bool Stream::take(uint32_t limit) {
 }
 
 void Stream::run(Work& work) {
-  bool skip;
+  std::optional<Error> before;
   {
     std::lock_guard lock(mutex_);
-    skip = failure_ && work.kind != Work::Kind::Record;
+    before = failure_;
   }
-  std::optional<Error> failure = skip ? std::nullopt : attempt(work);
+  std::optional<Error> failure;
+  if (work.kind == Work::Kind::Record) {
+    work.point->happen(std::move(before));
+  } else if (!before) {
+    failure = attempt(work);
+  }
   work.point.reset();
   if (!failure) return;
   std::lock_guard lock(mutex_);
@@ -141,11 +147,10 @@ std::optional<Error> Stream::attempt(Work& work) {
       case Work::Kind::Launch:
         device_.run(*work.program, work.args);
         break;
-      case Work::Kind::Record:
-        work.point->happen();
-        break;
       case Work::Kind::Wait:
         work.point->wait();
+        return work.point->failure();
+      case Work::Kind::Record:
         break;
     }
   } catch (const Error& error) {

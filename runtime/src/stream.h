@@ -24,12 +24,15 @@ class EventPoint {
  public:
   using Clock = std::chrono::steady_clock;
 
-  void happen();
+  // `failure`: what the stream had failed with by then.
+  void happen(std::optional<Error> failure);
   void wait() const;
-  std::optional<Clock::time_point> time() const;  // none until it has happened
+  std::optional<Clock::time_point> time() const;                    // none until it has happened
+  const std::optional<Error>& failure() const { return failure_; }  // once it has happened
 
  private:
   Clock::time_point time_;
+  std::optional<Error> failure_;
   std::atomic<uint32_t> happened_{0};
 };
 

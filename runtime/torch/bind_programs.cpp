@@ -23,7 +23,7 @@ class GraphProgram {
     if (in_bad_fork()) return;
     const WithoutGil without_gil;
     try {
-      synchronize_device(device_.index());
+      wait_for_streams(device_.index());
     } catch (const std::exception& error) {
       TORCH_WARN("while a compiled graph was given up: ", error.what());
     }

@@ -1,6 +1,8 @@
 // The module opennpu.runtime._torch: what torch.opennpu needs beside PyTorch's own interfaces.
+#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "allocator.h"
@@ -47,6 +49,8 @@ Settings settings_of(const py::handle& python) {
   settings.driver = python.attr("driver").cast<std::string>();
   settings.hbm_bytes = python.attr("hbm_bytes").cast<uint64_t>();
   settings.threads = python.attr("threads").cast<uint32_t>();
+  settings.launch_limit_ms =
+      static_cast<uint64_t>(std::ceil(python.attr("launch_limit").cast<double>() * 1000));
   settings.devices = python.attr("devices").cast<DeviceIndex>();
   settings.host_visible = python.attr("host_visible").cast<bool>();
   settings.strict = python.attr("strict").cast<bool>();
@@ -98,6 +102,13 @@ py::list memory_segments(DeviceIndex index) {
 }  // namespace
 
 PYBIND11_MODULE(_torch, m) {
+  py::register_local_exception_translator([](std::exception_ptr exception) {
+    try {
+      std::rethrow_exception(exception);
+    } catch (const c10::Error&) {  // to PyTorch's own classes: torch.AcceleratorError, torch.OutOfMemoryError
+      torch::translate_exception_to_python(exception);
+    }
+  });
   m.def("set_up", [](py::object read_settings) {
     // Never freed: it may be asked for after the interpreter's end.
     auto* source = new py::object(std::move(read_settings));

@@ -42,6 +42,7 @@ Chip* open() {
   options.engine = wanted.engine.empty() ? nullptr : wanted.engine.c_str();
   options.hbm_bytes = wanted.hbm_bytes;
   options.threads = wanted.threads;
+  options.launch_limit_ms = wanted.launch_limit_ms;
   options.hide_memory = !wanted.host_visible;
   auto chip = std::make_unique<Chip>(Chip{driver(), nullptr, wanted.chip});
   known_driver = chip->driver;
@@ -105,7 +106,7 @@ void set_current_device(DeviceIndex index) {
 void fail(npu_status status) {
   const std::string message = known_driver.load()->last_error();
   TORCH_CHECK_WITH(OutOfMemoryError, status != NPU_ERROR_OUT_OF_MEMORY, "opennpu: ", message);
-  TORCH_CHECK(false, "opennpu: ", message);
+  throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, status, "opennpu: " + message);
 }
 
 }  // namespace opennpu::torch_device

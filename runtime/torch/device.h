@@ -24,6 +24,7 @@ struct Settings {
   std::string driver;  // path of a driver library, "" for the virtual chip
   uint64_t hbm_bytes = 0;
   uint32_t threads = 0;
+  uint64_t launch_limit_ms = 0;
   DeviceIndex devices = 1;
   bool host_visible = true;
   bool strict = false;
@@ -56,7 +57,7 @@ bool in_bad_fork() noexcept;
 DeviceIndex current_device() noexcept;
 void set_current_device(DeviceIndex index);  // throws for an index that does not exist
 
-// Throws c10::OutOfMemoryError or c10::Error with the driver's message.
+// Throws c10::OutOfMemoryError or c10::AcceleratorError, whose code is the status, with the driver's message.
 [[noreturn]] void fail(npu_status status);
 
 inline void check(npu_status status) {

@@ -33,7 +33,11 @@ class Event {
     return true;
   }
 
+  // Throws what the stream had failed with.
   void wait() const { check(driver_->event_synchronize(event_)); }
+
+  // The same for who does not read what the stream has computed.
+  void wait_for_end() const { driver_->event_synchronize(event_); }
 
   int64_t nanoseconds_until(const Event& end) const {
     int64_t nanoseconds;

@@ -83,7 +83,7 @@ void synchronize_device(DeviceIndex index) {
 
 void wait_for_streams(DeviceIndex index) {
   for (const auto& stream : streams[static_cast<size_t>(index)].made) {
-    if (npu_stream native = stream.load()) Event(chip(index), native).wait();
+    if (npu_stream native = stream.load()) Event(chip(index), native).wait_for_end();
   }
 }
 

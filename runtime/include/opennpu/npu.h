@@ -4,9 +4,17 @@
 // driver; a shared library that exports `npu_get_driver` can be named in its place.
 //
 // Failure. Functions that can fail return a status; `last_error` then gives the message, for the
-// calling thread, until its next failing call. Work on a stream fails asynchronously: the first
-// failure makes the stream skip what is still queued, and the next synchronisation with the
-// stream returns it, once; the stream is usable again after that.
+// calling thread, until its next failing call. A call that fails has no effect, except that a
+// synchronisation has waited. Work on a stream fails asynchronously: the first failure makes the
+// stream skip what is still queued, and the next synchronisation with the stream returns it, once;
+// the stream is usable again after that. Failures travel with events: who waits for an event behind
+// work that failed or was skipped gets the failure, a stream by failing itself. So nobody reads what
+// was not computed; all other memory, programs and streams are as they were.
+//
+// Versions. A version fixes every type, the order and meaning of the table's functions, and the
+// numbers of the status codes; within it only comments change. What adds to them or changes them
+// raises NPU_DRIVER_VERSION. The runtime loads a driver of its own version only, whose table has all
+// functions.
 //
 // Threads. Any function may be called from any thread at any time, except that an object must
 // not be destroyed while another call uses it. Arrays and strings passed in are borrowed for the
@@ -24,7 +32,7 @@
 extern "C" {
 #endif
 
-#define NPU_DRIVER_VERSION 1
+#define NPU_DRIVER_VERSION 2
 
 typedef enum npu_status {
   NPU_OK = 0,
@@ -35,9 +43,10 @@ typedef enum npu_status {
   NPU_ERROR_INVALID_PROGRAM = 5,  // a program image that is malformed or forbidden
   NPU_ERROR_WRONG_CHIP = 6,       // a program compiled for another chip
   NPU_ERROR_TRAP = 7,             // the program did what the instruction set forbids
-  NPU_ERROR_TIMEOUT = 8,          // the program ran past the instruction limit
+  NPU_ERROR_TIMEOUT = 8,          // a launch ran past the limit of instructions or of time
   NPU_ERROR_RACE = 9,             // the race checker found unordered conflicting accesses
   NPU_ERROR_INTERNAL = 10,
+  NPU_ERROR_DEVICE_LOST = 11,  // the device does no more work: close it; all its calls return this
 } npu_status;
 
 typedef struct npu_device_s* npu_device;
@@ -68,6 +77,8 @@ typedef struct npu_device_options {
   const char* engine;         // virtual chip: "native" (NULL means this) or "reference"
   uint64_t hbm_bytes;         // use this much HBM instead of the chip's; 0: the chip's
   uint64_t max_instructions;  // watchdog: per core and launch; 0: 2^32
+  uint64_t launch_limit_ms;   // watchdog: milliseconds that one launch may run; 0: any. Hardware has a
+                              // timer for it, from whose interrupt it stops the cores
   uint32_t threads;           // virtual chip: worker threads; 0: the smaller of cores and host CPUs
   uint32_t race_check;        // virtual chip: not 0 runs every launch under the race checker
   uint32_t hide_memory;       // virtual chip: not 0 makes memory_host_pointer UNSUPPORTED
@@ -182,12 +193,15 @@ typedef struct npu_driver {
   npu_status (*event_record)(npu_event event, npu_stream stream);
 
   // Makes later work of `stream` wait for the event's latest recording; nothing when it has none.
+  // Where the recording's stream had failed, `stream` fails too.
   npu_status (*stream_wait_event)(npu_stream stream, npu_event event);
 
-  // NPU_OK when the latest recording has happened (or there is none), else NPU_NOT_READY.
+  // NPU_OK when the latest recording has happened (or there is none), else NPU_NOT_READY. Reports no
+  // failure of the work.
   npu_status (*event_query)(npu_event event);
 
-  // Waits for the latest recording. Reports no failure of the stream.
+  // Waits for the latest recording. Returns the failure that the stream had there, each time; a
+  // synchronisation with the stream returns it as well.
   npu_status (*event_synchronize)(npu_event event);
 
   // Nanoseconds from `start` to `end`. INVALID_ARGUMENT unless both have happened.
