@@ -19,7 +19,7 @@ DEMO    := build/demo
 SOURCES := $(shell find compiler dialects runtime/chips \
              \( -name '*.py' -o -name '*.toml' \) -print)
 EXPORT  := $(shell find sglang_integration compiler/frontend -name '*.py' -print)
-CXX     := $(shell find runtime \( -name '*.cpp' -o -name '*.h' \) -print)
+CXX     := $(shell find runtime test/faults \( -name '*.cpp' -o -name '*.h' \) -print)
 
 # Build tools come from the environment.
 export PATH := $(abspath $(BIN)):$(PATH)

@@ -27,8 +27,8 @@ class Device:
     threads: worker threads, None for one a core as far as there are CPUs. race_check: run every
     launch under the race checker. hbm_bytes: less or more memory than the chip's. max_instructions:
     watchdog per core and launch. launch_limit: watchdog, the seconds that a launch may run (None: any); one
-    that runs longer fails with the status "timeout". hide_memory: the host reaches the memory by copies only. driver: path of
-    a shared library that exports `npu_get_driver`.
+    that runs longer fails with the status "timeout". hide_memory: the host reaches the memory by copies
+    only. driver: path of a shared library that exports `npu_get_driver`.
     Raises ChipError, NpuError.
     """
 

@@ -17,9 +17,9 @@ namespace opennpu {
 // What all cores of a launch share.
 struct Launch {
   const Program& program;
-  std::span<const int64_t> args;         // values and buffer addresses
-  Observer* observer;                    // may be null
-  uint64_t max_instructions;             // of one core
+  std::span<const int64_t> args;            // values and buffer addresses
+  Observer* observer;                       // may be null
+  uint64_t max_instructions;                // of one core
   std::chrono::milliseconds time_limit{0};  // of the launch; 0: none
 };
 

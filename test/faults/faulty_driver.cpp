@@ -2,7 +2,8 @@
 // an order in the file that FAULTY_DRIVER_ORDER names, or in faulty_driver_order(). An order is a line
 //
 //   FUNCTION N STATUS       the N-th call of the function from now returns the status (a number)
-//   launch N corrupt ARG    fills the buffer of this argument with 0x7f bytes ahead of the N-th launch
+//   launch N corrupt ARG    fills the buffer of this argument with 0x7f bytes ahead of the N-th launch that
+//                           has as many arguments as ARG says: 5/20 is number 5 of 20
 //   launch N run FILE       launches the program image in the file, which takes no arguments, instead
 //
 // and holds for one call; the file is removed when it is read. FAULTY_DRIVER_CHIP is the path of the
@@ -60,11 +61,13 @@ void read_order() {
   set_order(text);
 }
 
-// The order that is for this call.
-Order take(const char* function) {
+// The order that is for this call, which has so many arguments if it is a launch.
+Order take(const char* function, unsigned arguments = 0) {
   const std::lock_guard lock(mutex);
   read_order();
-  if (order.function != function || order.calls == 0 || --order.calls != 0) return {};
+  if (order.function != function || order.calls == 0) return {};
+  if (order.what == "corrupt" && !order.operand.ends_with("/" + std::to_string(arguments))) return {};
+  if (--order.calls != 0) return {};
   return std::exchange(order, {});
 }
 
@@ -146,7 +149,7 @@ npu_program load(npu_stream stream, const std::string& path) {
 }
 
 npu_status launch(npu_stream stream, npu_program program, const npu_arg* args, uint32_t count) {
-  const Order now = take("launch");
+  const Order now = take("launch", count);
   message.clear();
   if (now.what == "run") return chip().launch(stream, load(stream, now.operand), nullptr, 0);
   if (now.what == "corrupt") {

@@ -31,7 +31,7 @@ def library() -> Path:
     path, source = folder / "libfaulty.so", Path(__file__).with_suffix(".cpp")
     flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
     include = f"-I{ROOT / 'runtime/include'}"
-    subprocess.run([os.environ.get("CXX", "c++"), *flags, include, source, "-o", path, "-ldl"], check=True)
+    subprocess.run(["c++", *flags, include, source, "-o", path, "-ldl"], check=True)
     os.environ["FAULTY_DRIVER_CHIP"] = str(CHIP)
     return path
 

@@ -386,7 +386,8 @@ def test_an_event_happens_even_after_a_failure(device, job):
     stream, event = device.stream(), device.event()
     stream.launch(program, arguments(source, target, rows=99))
     stream.record(event)
-    event.synchronize()
+    fails(event.synchronize, "HBM", "trap")
+    assert event.query()
     fails(stream.synchronize, "HBM", "trap")
 
 
