@@ -77,31 +77,32 @@ def _packed(entry: dict, tensors: Mapping[str, torch.Tensor], chip: Chip) -> Ite
     """
     nt, pair = entry["nt"], chip.pair if entry["dtype"] == "bf16" else 1
     depth = chip.mx_k // pair
-    for rows in _column_tiles(entry, _numpy(tensors[entry["names"][0]])):
-        word = np.dtype(f"u{pair * rows.itemsize}")
-        strips = _padded(rows, nt, pair).view(word).reshape(nt // chip.strip, chip.strip, -1)
+    for parts in _column_tiles(entry, _numpy(tensors[entry["names"][0]])):
+        word = np.dtype(f"u{pair * parts[0].itemsize}")
+        strips = _padded(parts, nt // len(parts), pair).view(word).reshape(nt // chip.strip, chip.strip, -1)
         full = strips.shape[2] // depth * depth
         blocks = strips[:, :, :full].reshape(*strips.shape[:2], -1, depth).transpose(2, 0, 3, 1)
         yield _contiguous(blocks)
         yield _contiguous(strips[:, :, full:].transpose(0, 2, 1))
 
 
-def _padded(rows: np.ndarray, height: int, pair: int) -> np.ndarray:
-    """The rows with zeros below, up to `height` of them, and behind, up to whole pairs."""
-    n, k = rows.shape
-    padded = np.zeros((height, k + -k % pair), rows.dtype)
-    padded[:n, :k] = rows
-    return padded
+def _padded(parts: list[np.ndarray], height: int, pair: int) -> np.ndarray:
+    """Each part with zeros below, up to `height` rows, and behind, up to whole pairs."""
+    k = parts[0].shape[1]
+    padded = np.zeros((len(parts), height, k + -k % pair), parts[0].dtype)
+    for whole, part in zip(padded, parts, strict=True):
+        whole[: len(part), :k] = part
+    return padded.reshape(-1, padded.shape[2])
 
 
-def _column_tiles(entry: dict, w: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of every matrix [N][K] by nt, the last short; with `gate` the halves of N take turns."""
+def _column_tiles(entry: dict, w: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Rows of every matrix [N][K] by nt, the last short; with `gate` half as many of each half of N."""
     for matrix in w.reshape(-1, *w.shape[-2:]):
         matrix = matrix.T if entry["transpose"] else matrix
-        halves = np.split(matrix, 2) if entry["gate"] else (matrix,)
-        for n in range(0, len(halves[0]), entry["nt"]):
-            for half in halves:
-                yield half[n : n + entry["nt"]]
+        halves = np.split(matrix, 2) if entry["gate"] else [matrix]
+        step = entry["nt"] // len(halves)
+        for n in range(0, len(halves[0]), step):
+            yield [half[n : n + step] for half in halves]
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

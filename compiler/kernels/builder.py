@@ -114,10 +114,13 @@ class TileBuilder:
 
     # ---- memory
 
-    def alloc(self, shape: Sequence[int], dtype: str, space: str = "spm") -> TileRef:
-        """A fresh buffer of up to three dimensions, row-major."""
+    def alloc(self, shape: Sequence[int], dtype: str, space: str = "spm", slots: int = 0) -> TileRef:
+        """A fresh buffer of up to three dimensions, row-major.
+
+        In a loop npu-tile-double-buffer gives it `slots` before others have more than one, 0: as it sees fit.
+        """
         strides = [s * ITEMSIZE[dtype] for s in row_major(tuple(shape))]
-        return TileRef(npu_tile.alloc(shape, dtype, space), dtype, space, _pad(strides, 0))
+        return TileRef(npu_tile.alloc(shape, dtype, space, slots), dtype, space, _pad(strides, 0))
 
     def dma_load(self, dst: TileRef, src: Index, counts, nbytes: Index, src_strides, dst_strides) -> None:
         """Up to three nested counts of `nbytes` contiguous bytes, HBM address → tile; strides in bytes."""

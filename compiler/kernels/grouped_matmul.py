@@ -10,7 +10,7 @@ they are), there are no more of them than rows.
 
 from opennpu.compiler.kernels import movement
 from opennpu.compiler.kernels.context import KernelContext
-from opennpu.compiler.kernels.matmul import as_rows, cost, packed_product, strided_product
+from opennpu.compiler.kernels.matmul import as_rows, cost, packed_product, strided_product, whole_columns
 from opennpu.compiler.kernels.scalars import minimum
 from opennpu.compiler.kernels.values import view_type
 from torch_mlir import ir
@@ -21,7 +21,7 @@ def emit_grouped_matmul(ctx: KernelContext, op: ir.OpView) -> None:
     x, y, cores = ctx.view(op.x), ctx.output(op.y), ctx.chip.cores
     offsets = movement.materialise(ctx, op, ctx.view(op.offsets))
     if ctx.is_param(op.w):
-        product = packed_product(ctx, op, as_rows(ctx, op, x), y)
+        product = packed_product(ctx, op, as_rows(ctx, op, x), y, True, whole_columns)
     else:
         product = strided_product(ctx, op, x, y)
     matrices = None if op.matrices is None else movement.materialise(ctx, op, ctx.view(op.matrices))

@@ -1,27 +1,28 @@
 """`npu.matmul`: whose work which part of a product is.
 
-With packed weights every core has a share of the columns, and blocks of rows stay in its
-scratchpad while they stream by. With any other w the cores share batches and blocks of rows,
-and where these are too few the columns too, so that every core has work and no weight is read
-twice for a block of rows.
+With packed weights the cores share rows and columns as a grid (`blocks.py`). With any other w they
+share batches and blocks of rows, and where these are too few the columns too, so that every core has
+work and no weight is read twice for a block of rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from opennpu.compiler.kernels import movement, views
+from opennpu.compiler.kernels.blocks import emit_blocks
 from opennpu.compiler.kernels.builder import TileBuilder
 from opennpu.compiler.kernels.context import KernelContext
 from opennpu.compiler.kernels.epilogue import Epilogue
-from opennpu.compiler.kernels.product import PackedProduct, Product, StridedProduct, swap_last
-from opennpu.compiler.kernels.scalars import Index, ceildiv, maximum, minimum
-from opennpu.compiler.kernels.tiling import (
+from opennpu.compiler.kernels.matmul_tiling import (
+    BlockTiling,
     MatmulTiling,
+    block_tilings,
     column_tile,
     depth_tile,
     matmul_tiling,
-    share,
-    upper_bound,
 )
+from opennpu.compiler.kernels.product import PackedProduct, Product, StridedProduct, swap_last
+from opennpu.compiler.kernels.scalars import Index, ceildiv, maximum, minimum
+from opennpu.compiler.kernels.tiling import share, upper_bound
 from opennpu.compiler.kernels.values import View, view_type
 from opennpu.compiler.kernels.weights import Packing
 from opennpu.dialects.diagnostics import CompileError, Problem
@@ -35,11 +36,11 @@ def emit_matmul(ctx: KernelContext, op: ir.OpView) -> None:
     packed = ctx.is_param(op.w) and len(ctx.param(op.w).shape) == 2
     if packed:
         x, y = (as_rows(ctx, op, view) for view in (ctx.view(op.x), ctx.output(op.y)))
-        product = packed_product(ctx, op, x, y, bool(op.transpose_w.value))
+        product = packed_product(ctx, op, x, y, bool(op.transpose_w.value), _blocks)
     else:
         product = strided_product(ctx, op, ctx.view(op.x), ctx.output(op.y), bool(op.transpose_w.value))
     with ctx.kernel(op, "matmul_packed" if packed else "matmul_strided", *cost(op, product)) as b:
-        (_share_columns if packed else _share_blocks)(b, product)
+        (emit_blocks if packed else _share_blocks)(b, product)
 
 
 def cost(op: ir.OpView, product: Product) -> tuple[Dim, Dim]:
@@ -48,16 +49,6 @@ def cost(op: ir.OpView, product: Product) -> tuple[Dim, Dim]:
     flops = dim(2 * Sym.of(num_elements(product.x.shape)) * columns)
     weights = Sym.of(num_elements(view_type(op.w)[0])) * product.x.itemsize
     return flops, dim(weights + product.x.bytes + product.y.bytes)
-
-
-def _share_columns(b: TileBuilder, product: Product) -> None:
-    """Every core a contiguous part of the column tiles, for all rows."""
-    m = b.sym(product.x.shape[0])
-    lo, hi = share(b, product.chip, product.columns(b))
-    with b.loop(0, m, product.tiling.mt) as row:
-        rows = product.rows(b, (row,), m)
-        with b.loop(lo, hi) as tile:
-            product.emit(b, rows, (), tile)
 
 
 def _share_blocks(b: TileBuilder, product: StridedProduct) -> None:
@@ -91,22 +82,40 @@ def _unravel(b: TileBuilder, index: Index, shape: Sequence[Dim]) -> tuple[Index,
 # ---- operands; w is a parameter or a value of `npu.matmul` or `npu.grouped_matmul`
 
 
+Tiler = Callable[[KernelContext, View, View, Packing, Epilogue], MatmulTiling | None]
+
+
 def packed_product(
-    ctx: KernelContext, op: ir.OpView, x: View, y: View, transposed: bool = True
+    ctx: KernelContext, op: ir.OpView, x: View, y: View, transposed: bool, tile: Tiler
 ) -> PackedProduct:
-    """x[M,K] · the op's parameter w, [N,K] or one such matrix for every group."""
+    """x[M,K] · the op's parameter w, [N,K] or one such matrix for every group, in tiles by `tile`."""
     *groups, rows, depth = ctx.param(op.w).shape
     n, k = (rows, depth) if transposed else (depth, rows)
     epilogue = _epilogue(ctx, op, y)
     halves = epilogue.accumulators
-    nt = column_tile(ctx.chip, n // halves)
-    tiling = _tiling(ctx, op, x, k, nt, halves)
+    nt = halves * column_tile(ctx.chip, n // halves, ctx.chip.mx_n // halves)
     pair = ctx.chip.pair if x.dtype == "bf16" else 1
-    packing = Packing(n, k, nt, tiling.kt, pair, not transposed, halves == 2, num_elements(groups))
-    shape = (*groups, packing.tiles, packing.k_tiles, packing.block)
-    strides = (*(packing.matrix for _ in groups), packing.column, packing.block, 1)
+    packing = Packing(n, k, nt, ctx.chip.mx_k, pair, not transposed, halves == 2, num_elements(groups))
+    tiling = _checked(ctx, op, tile(ctx, x, y, packing, epilogue), nt, x.dtype)
+    shape = (*groups, packing.tiles, packing.column)
+    strides = (*(packing.matrix for _ in groups), packing.column, 1)
     w = View(shape, strides, base=ctx.packed(op.w, packing), dtype=x.dtype)
     return PackedProduct(ctx.chip, x, y, tiling, epilogue, w, packing)
+
+
+def whole_columns(ctx: KernelContext, x: View, y: View, packing: Packing, epilogue: Epilogue) -> MatmulTiling:
+    """Every column tile by itself, for as many rows as fit."""
+    return matmul_tiling(ctx.chip, upper_bound(x.shape[0], ctx.ranges), packing.k, x.itemsize, packing.nt)
+
+
+def _blocks(ctx: KernelContext, x: View, y: View, packing: Packing, epilogue: Epilogue) -> BlockTiling | None:
+    widths = [y.itemsize, *(view.itemsize for view in epilogue.extra if view.rank > 1)]
+    rows, result_bytes = (
+        upper_bound(x.shape[0], ctx.ranges),
+        sum(widths) * packing.nt // epilogue.accumulators,
+    )
+    tilings = block_tilings(ctx.chip, rows, packing.k, x.itemsize, packing.tiles, packing.nt, result_bytes)
+    return tilings[0] if tilings else None
 
 
 def strided_product(
@@ -119,23 +128,23 @@ def strided_product(
     w = swap_last(w) if transposed else w
     epilogue = _epilogue(ctx, op, y)
     chip, n, k = ctx.chip, y.shape[-1], upper_bound(x.shape[-1], ctx.ranges)
-    nt = column_tile(chip, n) if isinstance(n, int) and n > 0 else chip.mx_n
+    halves = epilogue.accumulators
+    most = chip.mx_n // halves
+    nt = halves * (column_tile(chip, n, most) if isinstance(n, int) and n > 0 else most)
     depth = depth_tile(chip, k, x.itemsize, nt)
-    tiling = _tiling(ctx, op, x, k, nt, epilogue.accumulators, depth)
-    return StridedProduct(chip, x, y, tiling, epilogue, w)
+    tiling = matmul_tiling(chip, upper_bound(x.shape[-2], ctx.ranges), k, x.itemsize, nt, depth)
+    return StridedProduct(chip, x, y, _checked(ctx, op, tiling, nt, x.dtype), epilogue, w)
 
 
-def _tiling(
-    ctx: KernelContext, op: ir.OpView, x: View, k: int | None, nt: int, accumulators: int, kt: int = 0
+def _checked(
+    ctx: KernelContext, op: ir.OpView, tiling: MatmulTiling | None, nt: int, dtype: str
 ) -> MatmulTiling:
-    """`matmul_tiling`, which must leave a row. Raises CompileError."""
-    chip = ctx.chip
-    rows = upper_bound(x.shape[-2], ctx.ranges)
-    tiling = matmul_tiling(chip, rows, k, x.itemsize, nt, accumulators, kt)
-    if tiling.mt < 1:
+    """The tiling, which must leave a row. Raises CompileError."""
+    if tiling is None or tiling.mt < 1:
+        chip = ctx.chip
         what = (
             f"'{op.operation.name}': not one row fits {chip.name} beside tiles of {chip.mx_k} × {nt} "
-            f"{x.dtype}: the scratchpad has {chip.spm_bytes} bytes, the accumulator {chip.acc_bytes}"
+            f"{dtype}: the scratchpad has {chip.spm_bytes} bytes, the accumulator {chip.acc_bytes}"
         )
         remedy = "choose a chip with a larger memory.spm_kib or memory.acc_kib, or a smaller matrix unit"
         raise CompileError(Problem(what, describe(op.location), remedy))

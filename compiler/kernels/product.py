@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from opennpu.compiler.kernels import views
 from opennpu.compiler.kernels.builder import TileBuilder, TileRef
 from opennpu.compiler.kernels.epilogue import Block, Epilogue
+from opennpu.compiler.kernels.matmul_tiling import MatmulTiling, stream_buffers
 from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
-from opennpu.compiler.kernels.tiling import MatmulTiling
+from opennpu.compiler.kernels.tiling import tiles
 from opennpu.compiler.kernels.values import View
 from opennpu.compiler.kernels.weights import Packing
 from opennpu.runtime.chip import Chip
@@ -38,9 +39,24 @@ class Product(ABC):
     tiling: MatmulTiling
     epilogue: Epilogue
 
+    @property
+    def halves(self) -> int:
+        return self.epilogue.accumulators
+
+    @property
+    def ny(self) -> int:
+        """Columns of y to a tile."""
+        return self.tiling.nt // self.halves
+
     def columns(self, b: TileBuilder) -> Index:
         """How many column tiles there are."""
-        return ceildiv(b.sym(self.y.shape[-1]), self.tiling.nt)
+        return ceildiv(b.sym(self.y.shape[-1]), self.ny)
+
+    def width(self, b: TileBuilder, tile: Index) -> Index:
+        """How many columns of a tile of w count."""
+        if self.halves == 2:
+            return self.tiling.nt
+        return tile_extent(tile, self.ny, b.sym(self.y.shape[-1]))
 
     def rows(self, b: TileBuilder, start: tuple[Index, ...], end: Index) -> Rows:
         """The block of rows that begins at `start`, within the rows before `end`."""
@@ -53,17 +69,22 @@ class Product(ABC):
 
     def emit(self, b: TileBuilder, rows: Rows, matrix: tuple[Index, ...], tile: Index) -> None:
         """The column tile of the rows' results; `matrix` picks among several w."""
-        shape = (self.tiling.mt, self.tiling.nt)
-        accs = [b.alloc(shape, "f32", "acc") for _ in range(self.epilogue.accumulators)]
-        column = tile * self.tiling.nt
-        width = tile_extent(tile, self.tiling.nt, b.sym(self.y.shape[-1]))
-        for half, acc in enumerate(accs):
-            if self.x.shape[-1] == 0:
-                b.fill(acc, 0.0, (rows.height, width))
-            else:
-                self.accumulate(b, acc, rows, matrix, tile, half, width)
-        block = Block((*rows.start, column), rows.height, width, *shape)
-        self.epilogue.emit(b, accs, self.y, block)
+        acc = b.alloc((self.tiling.mt, self.tiling.nt), "f32", "acc")
+        if self.x.shape[-1] == 0:
+            b.fill(acc, 0.0, (rows.height, self.tiling.nt))
+        else:
+            self.accumulate(b, acc, rows, matrix, tile)
+        self.finish(b, acc, rows, tile)
+
+    def finish(self, b: TileBuilder, sums: TileRef, rows: Rows, tile: Index) -> None:
+        """The epilogue of a tile of sums, `result_rows` at a time."""
+        width = tile_extent(tile, self.ny, b.sym(self.y.shape[-1]))
+        most = self.tiling.result_rows(self.chip)
+        with tiles(b, rows.height, most, self.tiling.mt) as (at, height):
+            *batch, row = rows.start
+            block = Block((*batch, row + at, tile * self.ny), height, width, most, self.ny)
+            halves = [sums.at(at, half * self.ny) for half in range(self.halves)]
+            self.epilogue.emit(b, halves, self.y, block)
 
     @abstractmethod
     def accumulate(
@@ -73,10 +94,8 @@ class Product(ABC):
         rows: Rows,
         matrix: tuple[Index, ...],
         tile: Index,
-        half: int,
-        width: Index,
     ) -> None:
-        """acc = the rows of x · the tile of w; `half`: of its gate columns (0) or its up columns (1)."""
+        """acc = the rows of x · the tile of w."""
 
     def depth(self, b: TileBuilder, rows: Rows, at: Index, size: Index) -> TileRef:
         """The tile of the rows' x from depth `at`."""
@@ -94,20 +113,35 @@ class PackedProduct(Product):
     w: View
     packing: Packing
 
-    def accumulate(self, b, acc, rows, matrix, tile, half, width) -> None:
+    def accumulate(self, b, acc, rows, matrix, tile) -> None:
         with b.loop(0, self.packing.k_tiles) as kt:
-            size = tile_extent(kt, self.tiling.kt, self.packing.k)
-            at = (*matrix, tile * self.epilogue.accumulators + half, kt)
-            self._make_stationary(b, at, size, width)
-            b.mx_mul(acc, self.depth(b, rows, kt * self.tiling.kt, size), rows.height, accumulate=kt)
+            depth = tile_extent(kt, self.tiling.kt, self.packing.k)
+            w = self.load_weights(b, (*matrix, tile), kt * self.tiling.kt, self.tiling.kt, depth)
+            self.make_stationary(b, w, depth, self.width(b, tile))
+            b.mx_mul(acc, self.depth(b, rows, kt * self.tiling.kt, depth), rows.height, accumulate=kt)
 
-    def _make_stationary(self, b: TileBuilder, block: Sequence[Index], depth: Index, width: Index) -> None:
-        """One contiguous burst, `depth` rounded up to whole pairs."""
+    def load_weights(
+        self, b: TileBuilder, column: Sequence[Index], at: Index, most: int, depth: Index
+    ) -> TileRef:
+        """The column tile from depth `at` on, in one contiguous burst: `depth` of it, at most `most`."""
+        tile = b.alloc(
+            (most * self.tiling.nt,),
+            self.w.dtype,
+            slots=stream_buffers(self.chip, most * self.tiling.nt * self.w.itemsize),
+        )
+        nbytes = self._strip(depth) * (self.tiling.nt // self.chip.strip)
+        b.dma_load(
+            tile, b.address(self.w, *column) + at * (self.tiling.nt * self.w.itemsize), (), nbytes, (), ()
+        )
+        return tile
+
+    def make_stationary(self, b: TileBuilder, w: TileRef, depth: Index, width: Index) -> None:
+        b.mx_load(w, "packed", depth, width, self._strip(depth))
+
+    def _strip(self, depth: Index) -> Index:
+        """The bytes of a strip, `depth` rounded up to whole pairs."""
         pair = self.packing.pair
-        strip = ceildiv(depth, pair) * (pair * self.chip.strip * self.w.itemsize)
-        tile = b.alloc((self.packing.block,), self.w.dtype)
-        b.dma_load(tile, b.address(self.w, *block), (), strip * (self.packing.nt // self.chip.strip), (), ())
-        b.mx_load(tile, "packed", depth, width, strip)
+        return ceildiv(depth, pair) * (pair * self.chip.strip * self.w.itemsize)
 
 
 @dataclass(frozen=True)
@@ -116,31 +150,34 @@ class StridedProduct(Product):
 
     w: View
 
-    def accumulate(self, b, acc, rows, matrix, tile, half, width) -> None:
+    def accumulate(self, b, acc, rows, matrix, tile) -> None:
         """A DMA brings as many stationary tiles as fit, by rows of K or of N, whichever lie dense."""
         k, chunk, unit = b.sym(self.x.shape[-1]), self.tiling.kt, self.chip.mx_k
-        column = tile * self.tiling.nt + b.sym(self.y.shape[-1]) * half
+        width = tile_extent(tile, self.ny, b.sym(self.y.shape[-1]))
         with b.loop(0, k, chunk) as at:
             size = minimum(chunk, k - at)
             x = self.depth(b, rows, at, size)
-            w, layout = self._load(b, (*matrix, at, column), size, width)
+            w, layout = self._load(b, matrix, at, tile * self.ny, size, width)
             with b.loop(0, size, unit) as inner:
                 place = (inner, 0) if layout == "kn" else (0, inner)
-                b.mx_load(w.at(*place), layout, minimum(unit, size - inner), width, w.strides[1])
+                columns = width + (self.tiling.nt - self.ny)
+                b.mx_load(w.at(*place), layout, minimum(unit, size - inner), columns, w.strides[1])
                 b.mx_mul(acc, x.at(0, inner), rows.height, accumulate=at + inner)
 
     def _load(
-        self, b: TileBuilder, start: Sequence[Index], depth: Index, width: Index
+        self, b: TileBuilder, matrix: tuple[Index, ...], at: Index, column: Index, depth: Index, width: Index
     ) -> tuple[TileRef, str]:
-        """w[start…] of depth × width in scratchpad, and its layout."""
+        """w from depth `at` and of each half from `column`, depth × width, in scratchpad, and its layout."""
         chunk, nt = self.tiling.kt, self.tiling.nt
-        if self.w.strides[-1] == 1:
-            tile = b.alloc((chunk, nt), self.w.dtype)
-            b.load(tile, self.w, start, (depth, width))
-            return tile, "kn"
-        tile = b.alloc((nt, chunk), self.w.dtype)
-        b.load(tile, swap_last(self.w), (*start[:-2], start[-1], start[-2]), (width, depth))
-        return tile, "nk"
+        dense = self.w.strides[-1] == 1
+        tile = b.alloc((chunk, nt) if dense else (nt, chunk), self.w.dtype)
+        for half in range(self.halves):
+            n, place = column + b.sym(self.y.shape[-1]) * half, half * self.ny
+            if dense:
+                b.load(tile.at(0, place), self.w, (*matrix, at, n), (depth, width))
+            else:
+                b.load(tile.at(place, 0), swap_last(self.w), (*matrix, n, at), (width, depth))
+        return tile, "kn" if dense else "nk"
 
 
 def tile_extent(index: Index, tile: int, extent: Index) -> Index:

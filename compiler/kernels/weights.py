@@ -16,7 +16,7 @@ class Packing:
 
     Column tiles lie `column` elements apart, and in each the k tiles `block`; the last one of a
     column is as short as K makes it. `transpose`: the parameter is [K][N].
-    `gate`: its first N/2 columns and its second are interleaved tile by tile.
+    `gate`: of a column tile one half is of the first N/2 columns, the other of the second.
     `groups`: how many such matrices a parameter of three dimensions holds, one behind the other.
     """
 
@@ -31,9 +31,9 @@ class Packing:
 
     @property
     def tiles(self) -> int:
-        """Column tiles; with `gate` counting gate and up tiles."""
+        """Column tiles."""
         halves = 2 if self.gate else 1
-        return halves * -(-self.n // halves // self.nt)
+        return -(-(self.n // halves) // (self.nt // halves))
 
     @property
     def k_tiles(self) -> int:

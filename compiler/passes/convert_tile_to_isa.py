@@ -83,14 +83,8 @@ class _Converter:
                 self.code.emit("end_if", {}, op.location)
 
     def _slot(self, op: ir.Operation) -> None:
-        """((iv - lo) / step) mod slots."""
-        loop = op.parent.operation
-        lo, step = self.scalars[loop.operands[0]], self.scalars[loop.operands[2]]
-        slots = integer(op, "slots", None)
-        turn = self.code.add(self.scalars[op.operands[0]], lo, -1, op.location)
-        if step != Affine(1):
-            turn = self.code.alu("div", turn, step, op.location)
-        self.scalars.define(op.results[0], self.code.alu("mod", turn, Affine(slots), op.location))
+        turn, slots = self.scalars[op.operands[0]], Affine(integer(op, "slots", None))
+        self.scalars.define(op.results[0], self.code.alu("mod", turn, slots, op.location))
 
     def _flag(self, op: ir.Operation) -> None:
         queue = ir.StringAttr(op.attributes["queue"]).value

@@ -2,12 +2,14 @@
 
 An alloc in a loop body means a fresh buffer each iteration. It moves to the start of the
 kernel and gets two slots used in turn, if two queues work on it and the memory lasts; else
-one. Every use then adds `slot · slot_bytes` to its offset, where `npu_tile.slot` is the
-iteration modulo the slots. Buffers that a DMA fills come first, small ones before large.
-What memory is left goes to those that stream into the matrix unit, up to STREAM_SLOTS each: with
-two, a transfer would wait for the latency of the one before it and for the work on its bytes.
+one. Every use then adds `slot · slot_bytes` to its offset, where `npu_tile.slot` counts the
+iterations modulo the slots, on over the loops around it. Buffers that say how many slots they want come
+first, then those that a DMA fills, small ones before large. What memory is left goes to those that
+stream into the matrix unit, up to STREAM_SLOTS each: with two, a transfer would wait for the latency
+of the one before it and for the work on its bytes.
 """
 
+from opennpu.compiler.kernels.scalars import I64, ceildiv
 from opennpu.compiler.passes.registry import register_pass
 from opennpu.compiler.tile_ir import (
     Buffer,
@@ -15,6 +17,7 @@ from opennpu.compiler.tile_ir import (
     body_of,
     buffer_of,
     enclosing,
+    integer,
     integer_attr,
     kernels,
 )
@@ -45,6 +48,7 @@ class _Kernel:
         self.kernel = kernel
         self.free = {"spm": chip.spm_bytes, "acc": chip.acc_bytes}
         self.slots: dict[tuple[ir.Operation, int], SlotOp] = {}  # by loop and number of slots
+        self.turns: dict[ir.Operation, I64] = {}  # by loop
 
     def run(self) -> None:
         buffers = [buffer_of(op) for op in allocs(self.kernel)]
@@ -52,12 +56,16 @@ class _Kernel:
             self.free[buffer.space] -= buffer.bytes
         rotating = [buffer for buffer in sorted(buffers, key=_priority) if self._rotates(buffer)]
         slots = dict.fromkeys(rotating, 1)
-        for most in (SLOTS, STREAM_SLOTS):
-            for buffer in rotating:
-                more = (most - slots[buffer]) * buffer.slot_bytes
-                if more <= self.free[buffer.space] and (most == SLOTS or _queues(buffer) == STREAM):
-                    self.free[buffer.space] -= more
-                    slots[buffer] = most
+        wishes = [
+            *((buffer, integer(buffer.op, "wants", 1)) for buffer in rotating),
+            *((buffer, SLOTS) for buffer in rotating),
+            *((buffer, STREAM_SLOTS) for buffer in rotating if _queues(buffer) == STREAM),
+        ]
+        for buffer, most in wishes:
+            more = max(most - slots[buffer], 0) * buffer.slot_bytes
+            if more <= self.free[buffer.space]:
+                self.free[buffer.space] -= more
+                slots[buffer] = max(most, slots[buffer])
         for buffer in rotating:
             if slots[buffer] > 1:
                 self._rotate(buffer, slots[buffer])
@@ -85,11 +93,21 @@ class _Kernel:
     def _slot(self, loop: ir.Operation, slots: int) -> SlotOp:
         """The slot of the current iteration of a loop; one operation a loop and number of slots."""
         if (loop, slots) not in self.slots:
-            number = integer_attr(len(self.slots))
-            with ir.InsertionPoint.at_block_begin(body_of(loop)), loop.location:
-                iv = body_of(loop).arguments[0]
-                self.slots[loop, slots] = SlotOp(iv, loop=number, slots=integer_attr(slots))
+            number, turn = integer_attr(len(self.slots)), self._turn(loop)
+            with ir.InsertionPoint.after(turn.value.owner), loop.location:
+                self.slots[loop, slots] = SlotOp(turn.value, loop=number, slots=integer_attr(slots))
         return self.slots[loop, slots]
+
+    def _turn(self, loop: ir.Operation) -> I64:
+        """The number of the current iteration; it goes on where the loop stopped when it ran before."""
+        if loop not in self.turns:
+            outer = enclosing(loop, "scf.for")
+            before = self._turn(outer) if outer and enclosing(outer, "npu_tile.kernel") else 0
+            lo, hi, step = map(I64, loop.operands)
+            with ir.InsertionPoint.at_block_begin(body_of(loop)), loop.location:
+                iteration = (I64(body_of(loop).arguments[0]) - lo) // step
+                self.turns[loop] = iteration + before * ceildiv(hi - lo, step)
+        return self.turns[loop]
 
 
 def _queues(buffer: Buffer) -> set[str]:

@@ -63,16 +63,18 @@ class LoadScalarOp(NpuTile.Operation, name="load_scalar"):
 
 
 class AllocOp(NpuTile.Operation, name="alloc", traits=[AllocEffects]):
-    """A tile buffer; planning adds `address` (bytes), double buffering `slots` and `loop` (see `slot`)."""
+    """A tile buffer; planning adds `address` (bytes), double buffering `slots` and `loop` (see `slot`). It may say
+    how many slots it `wants` before others have more than one."""
 
     buffer: Result[ir.MemRefType]
     verify_invariants = staticmethod(verify.alloc)
 
 
 class SlotOp(NpuTile.Operation, name="slot", traits=[Pure]):
-    """The iteration number of the loop around it, modulo `slots`. `loop` numbers the kernel's such loops."""
+    """`turn`, a number of the iterations of the loop around it, modulo `slots`. `loop` numbers the kernel's
+    such loops."""
 
-    iv: Operand[I64]
+    turn: Operand[I64]
     loop: ir.IntegerAttr
     slots: ir.IntegerAttr
     res: Result[I64] = ext.result(default_factory=i64)
@@ -153,9 +155,14 @@ def build(
     return ENGINE_OPS[name](**arguments, loc=loc)
 
 
-def alloc(shape: Sequence[int], dtype: str, space: str = "spm", loc: ir.Location | None = None) -> ir.Value:
-    """A fresh tile buffer."""
-    return AllocOp(memref_type(shape, dtype, space), loc=loc).buffer
+def alloc(
+    shape: Sequence[int], dtype: str, space: str = "spm", wants: int = 0, loc: ir.Location | None = None
+) -> ir.Value:
+    """A fresh tile buffer, which wants so many slots (0: no matter)."""
+    op = AllocOp(memref_type(shape, dtype, space), loc=loc)
+    if wants:
+        op.attributes["wants"] = ir.IntegerAttr.get(i64(), wants)
+    return op.buffer
 
 
 def _as_value(value: ir.Value | int) -> ir.Value:

@@ -35,7 +35,7 @@ module {
     }
     irdl.operation @slot {
       %0 = irdl.is i64 
-      irdl.operands(iv: %0)
+      irdl.operands(turn: %0)
       %1 = irdl.base "#builtin.integer" 
       %2 = irdl.base "#builtin.integer" 
       irdl.attributes {"loop" = %1, "slots" = %2}

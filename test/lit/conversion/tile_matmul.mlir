@@ -1,26 +1,28 @@
 // RUN: split-file %s %t
 // RUN: npu-opt %t/packed.mlir --convert-npu-to-tile --cse | FileCheck %t/packed.mlir
+// RUN: npu-opt %t/deep.mlir --convert-npu-to-tile --cse | FileCheck %t/deep.mlir
 // RUN: npu-opt %t/gate.mlir --convert-npu-to-tile --cse | FileCheck %t/gate.mlir
 // RUN: npu-opt %t/strided.mlir --convert-npu-to-tile --cse | FileCheck %t/strided.mlir
 // RUN: npu-opt %t/batched.mlir --convert-npu-to-tile --cse | FileCheck %t/batched.mlir
 
-// Weights stream by in the order they are stored; the epilogue works on the accumulator and
-// the last step writes the tile of y. 576 = 4.5 tiles of K, 1536 = 12 tiles of N for 2 cores.
+// Weights stream by in the order they are stored; the epilogue works on the accumulator, 128 rows at a
+// time, and the last step writes the tile of y. 576 = 4.5 tiles of K, 1536 = 12 tiles of N for 2 cores.
 
 //--- packed.mlir
 // CHECK: layout\22: \22packed\22{{.*}}\22shape\22: [1536, 576]{{.*}}\22nt\22: 128, \22transpose\22: false, \22gate\22: false
 // CHECK: "npu_tile.kernel"
 // CHECK: %[[CORE:.*]] = "npu_tile.core"()
 // CHECK: scf.for
-// CHECK: %[[X:.*]] = "npu_tile.alloc"() : () -> memref<128x576xbf16, "spm">
+// CHECK: %[[X:.*]] = "npu_tile.alloc"() : () -> memref<208x576xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[X]],
 // CHECK: scf.for
-// CHECK: %[[ACC:.*]] = "npu_tile.alloc"() : () -> memref<128x128xf32, "acc">
+// CHECK: %[[ACC:.*]] = "npu_tile.alloc"() : () -> memref<208x128xf32, "acc">
 // CHECK: scf.for %[[K:.*]] = %{{.*}} to %c5_i64
-// CHECK: %[[W:.*]] = "npu_tile.alloc"() : () -> memref<16384xbf16, "spm">
+// CHECK: %[[W:.*]] = "npu_tile.alloc"() {wants = 4 : i64} : () -> memref<16384xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[W]],
 // CHECK: "npu_tile.mx_load"(%[[W]], {{.*}} layout = "packed"
 // CHECK: "npu_tile.mx_mul"(%[[ACC]], {{.*}}, %[[X]], {{.*}}, %[[K]]) {dst_stride = 512 : i64, src_stride = 1152 : i64}
+// CHECK: scf.for %{{.*}} = %{{.*}} to %{{.*}} step %c128_i64
 // CHECK: %[[BIAS:.*]] = "npu_tile.alloc"() : () -> memref<128xbf16, "spm">
 // CHECK: %[[RESIDUAL:.*]] = "npu_tile.alloc"() : () -> memref<128x128xbf16, "spm">
 // CHECK: %[[Y:.*]] = "npu_tile.alloc"() : () -> memref<128x128xbf16, "spm">
@@ -36,17 +38,43 @@ module attributes {npu.symbols = {T = [1, 4096]}} {
   }
 }
 
-// A gate has two accumulators and the halves of the weight interleaved; the greatest T
-// bounds the rows of a block.
+// Too deep for many rows of x to stay: sums in scratchpad while K passes, 256 of it at a time; the
+// first is copied, the last followed by the epilogue.
+
+//--- deep.mlir
+// CHECK: %[[SUMS:.*]] = "npu_tile.alloc"() : () -> memref<3x160x96xf32, "spm">
+// CHECK: scf.for %[[AT:.*]] = %c0_i64{{.*}} to %c1536_i64 step %c256_i64
+// CHECK: %[[X:.*]] = "npu_tile.alloc"() {wants = 2 : i64} : () -> memref<160x256xbf16, "spm">
+// CHECK: scf.for
+// CHECK: %[[W:.*]] = "npu_tile.alloc"() {wants = 2 : i64} : () -> memref<24576xbf16, "spm">
+// CHECK: %[[ACC:.*]] = "npu_tile.alloc"() : () -> memref<160x96xf32, "acc">
+// CHECK: scf.for %[[K:.*]] = %c0_i64{{.*}} to %{{.*}} step %c128_i64
+// CHECK: "npu_tile.mx_mul"(%[[ACC]], {{.*}}, %[[X]], {{.*}}, %[[K]])
+// CHECK: %[[FIRST:.*]] = arith.cmpi eq, %[[AT]], %c0_i64
+// CHECK: scf.if %[[FIRST]]
+// CHECK: "npu_tile.v_unary"(%[[SUMS]], {{.*}}, %[[ACC]], {{.*}}op = "copy"
+// CHECK: "npu_tile.v_binary"(%[[SUMS]], {{.*}}, %[[SUMS]], {{.*}}, %[[ACC]], {{.*}}op = "add"
+// CHECK: %[[LAST:.*]] = arith.cmpi eq, %{{.*}}, %c1536_i64
+// CHECK: scf.if %[[LAST]]
+// CHECK: "npu_tile.v_unary"(%[[Y:.*]], {{.*}}, %[[SUMS]], {{.*}}op = "copy"
+// CHECK: "npu_tile.dma_store"(%{{.*}}, %[[Y]],
+module attributes {npu.symbols = {T = [1, 4096]}} {
+  func.func @main(%x: tensor<?x1536xbf16, ["T", "1536"]> {npu.input = "x"}, %w: tensor<576x1536xbf16> {npu.param = "w"}) -> tensor<?x576xbf16, ["T", "576"]> {
+    %0 = "npu.matmul"(%x, %w) {epilogue = [], operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0>, transpose_w = true} : (tensor<?x1536xbf16, ["T", "1536"]>, tensor<576x1536xbf16>) -> tensor<?x576xbf16, ["T", "576"]>
+    return %0 : tensor<?x576xbf16, ["T", "576"]>
+  }
+}
+
+// Half of a column tile are columns of the gate, half those that it gates; the greatest T bounds the
+// rows of a block.
 
 //--- gate.mlir
-// CHECK: \22gate\22: true
-// CHECK: %[[GATE:.*]] = "npu_tile.alloc"() : () -> memref<8x64xf32, "acc">
-// CHECK: %[[UP:.*]] = "npu_tile.alloc"() : () -> memref<8x64xf32, "acc">
-// CHECK: "npu_tile.mx_mul"(%[[GATE]],
-// CHECK: "npu_tile.mx_mul"(%[[UP]],
-// CHECK: "npu_tile.v_unary"(%[[GATE]], {{.*}}op = "silu"
-// CHECK: "npu_tile.v_binary"(%{{.*}}, %{{.*}}, %[[GATE]], %{{.*}}, %[[UP]], {{.*}}op = "mul"
+// CHECK: \22nt\22: 128, \22transpose\22: false, \22gate\22: true
+// CHECK: %[[ACC:.*]] = "npu_tile.alloc"() : () -> memref<8x128xf32, "acc">
+// CHECK: "npu_tile.mx_mul"(%[[ACC]],
+// CHECK: %[[Y:.*]] = "npu_tile.alloc"() : () -> memref<8x64xf32, "spm">
+// CHECK: "npu_tile.v_unary"(%[[ACC]], %c0_i64{{.*}}op = "silu"
+// CHECK: "npu_tile.v_binary"(%[[Y]], %{{.*}}, %[[ACC]], %c0_i64{{[_0-9]*}}, %[[ACC]], %c256_i64{{.*}}op = "mul"
 module attributes {npu.symbols = {T = [1, 8]}} {
   func.func @main(%x: tensor<?x64xf32, ["T", "64"]> {npu.input = "x"}, %w: tensor<256x64xf32> {npu.param = "w"}) -> tensor<?x128xf32, ["T", "128"]> {
     %0 = "npu.matmul"(%x, %w) {epilogue = ["gate_silu"], operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0>, transpose_w = true} : (tensor<?x64xf32, ["T", "64"]>, tensor<256x64xf32>) -> tensor<?x128xf32, ["T", "128"]>

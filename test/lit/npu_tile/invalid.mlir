@@ -34,7 +34,7 @@
 // -----
 
 %c = arith.constant 0 : i64
-// expected-error@+1 {{'npu_tile.slot' op must stand directly in an scf.for and take its induction variable}}
+// expected-error@+1 {{'npu_tile.slot' op must stand directly in an scf.for}}
 %0 = "npu_tile.slot"(%c) {loop = 0 : i64, slots = 2 : i64} : (i64) -> i64
 
 // -----

@@ -3,19 +3,21 @@
 // RUN: npu-opt %s --npu-tile-double-buffer=chip=%t.toml | FileCheck %s --check-prefix=SMALL
 
 // Buffers of loop bodies move to the kernel and get two slots, each its loop's; what streams into the matrix unit
-// gets four where scratchpad lasts.
+// gets four where scratchpad lasts. The inner loop's slots go on where it stopped the time before.
 // CHECK: "npu_tile.kernel"
 // CHECK-NEXT: %[[X:.*]] = "npu_tile.alloc"() {loop = [[OUTER:[0-9]+]] : i64, slots = 2 : i64} : () -> memref<64x128xbf16, "spm">
 // CHECK-NEXT: %[[Y:.*]] = "npu_tile.alloc"() {loop = [[OUTER]] : i64, slots = 2 : i64} : () -> memref<64x128xf32, "acc">
 // CHECK-NEXT: %[[W:.*]] = "npu_tile.alloc"() {loop = [[INNER:[0-9]+]] : i64, slots = 4 : i64} : () -> memref<128x128xbf16, "spm">
 // CHECK: scf.for %[[N:.*]] =
-// CHECK-NEXT: %[[SLOT:.*]] = "npu_tile.slot"(%[[N]]) {loop = [[OUTER]] : i64, slots = 2 : i64}
+// CHECK: %[[SLOT:.*]] = "npu_tile.slot"(%[[N_TURN:.*]]) {loop = [[OUTER]] : i64, slots = 2 : i64}
 // CHECK: %[[BYTES:.*]] = arith.constant 16384 : i64
 // CHECK-NEXT: %[[SHIFT:.*]] = arith.muli %[[SLOT]], %[[BYTES]]
 // CHECK: %[[OFFSET:.*]] = arith.addi %{{.*}}, %[[SHIFT]]
 // CHECK: "npu_tile.dma_load"(%[[X]], %[[OFFSET]],
 // CHECK: scf.for %[[K:.*]] =
-// CHECK-NEXT: "npu_tile.slot"(%[[K]]) {loop = [[INNER]] : i64, slots = 4 : i64}
+// CHECK: %[[BEFORE:.*]] = arith.muli %[[N_TURN]], %{{.*}}
+// CHECK-NEXT: %[[TURN:.*]] = arith.addi %{{.*}}, %[[BEFORE]]
+// CHECK-NEXT: "npu_tile.slot"(%[[TURN]]) {loop = [[INNER]] : i64, slots = 4 : i64}
 
 // Where scratchpad has no room for a second copy, a buffer has one.
 // SMALL: %{{.*}} = "npu_tile.alloc"() : () -> memref<64x128xbf16, "spm">

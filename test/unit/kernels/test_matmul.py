@@ -1,10 +1,13 @@
 """Matrix products on the reference engine against float64 PyTorch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from chip_cases import DTYPE, Case
 from opennpu.dialects import npu
+from opennpu.runtime.chip import Chip
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -40,6 +43,8 @@ def reference(x, w, epilogue, bias, residual):
             y = ACTIVATIONS[step](y)
     return y
 
+
+SMALL = replace(Chip.load("npu1-lite"), name="small", spm_kib=256, acc_kib=64)
 
 PACKED = [
     # K, N, dtype, epilogue, transposed, result: strips, tiles and pairs whole and cut
@@ -77,16 +82,47 @@ def test_packed_weight(k, n, element, epilogue, transposed, result, chip):
             close(y, reference(x, w, epilogue, bias, residual), result)
 
 
-def test_a_row_does_not_depend_on_the_batch():
+@pytest.mark.parametrize("k", [200, 1000], ids=["x stays", "sums stay"])
+def test_a_row_does_not_depend_on_the_batch(k):
     torch.manual_seed(0)
-    w = torch.randn(96, 200).bfloat16()
+    w = torch.randn(300, k).bfloat16()
     case = Case(
-        lambda x, w: [npu.matmul(x, w, True)], {"x": (["T", 200], "bf16")}, {"w": w}, {"T": (1, None)}
+        lambda x, w: [npu.matmul(x, w, True)], {"x": (["T", k], "bf16")}, {"w": w}, {"T": (1, None)}, SMALL
     )
-    x = torch.randn(150, 200).bfloat16()
+    x = torch.randn(150, k).bfloat16()
     whole = case(x=x)[0]
     for lo, hi in ((0, 1), (7, 20), (127, 150)):
         assert torch.equal(case(x=x[lo:hi])[0], whole[lo:hi])
+
+
+SUMS = [
+    # K, N, epilogue: blocks of rows, of columns and parts of K whole and cut
+    (1024, 96, []),
+    (1100, 250, ["bias", "residual"]),
+    (900, 360, ["gate_silu", "bias"]),
+]
+
+
+@pytest.mark.parametrize(("k", "n", "epilogue"), SUMS)
+@pytest.mark.parametrize("cores", [1, 6])
+def test_sums_in_scratchpad(k, n, epilogue, cores):
+    """A chip too small for many rows of x at a time."""
+    torch.manual_seed(k)
+    columns = n // 2 if "gate_silu" in epilogue else n
+    w = (torch.randn(n, k) / k**0.5).bfloat16()
+    params = {"w": w, "bias": torch.randn(columns).bfloat16()}
+    inputs = {"x": (["T", k], "bf16"), "residual": (["T", columns], "bf16")}
+
+    def build(x, w, bias, residual):
+        extra = {"bias": bias, "residual": residual}
+        return [npu.matmul(x, w, True, epilogue, [extra[s] for s in epilogue if s in extra], "f32")]
+
+    case = Case(build, inputs, params, {"T": (0, 4096)}, replace(SMALL, cores=cores))
+    for rows in (0, 1, 100, 170):
+        x, residual = (torch.randn(rows, width).bfloat16() for width in (k, columns))
+        (y,) = case(x=x, residual=residual)
+        if rows:
+            close(y, reference(x, w, epilogue, params["bias"], residual), "f32")
 
 
 def test_long_rows_stream_tile_by_tile():

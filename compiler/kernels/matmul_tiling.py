@@ -1,0 +1,186 @@
+"""Sizes of the blocks of a product, from the chip's memories."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
+from opennpu.compiler.kernels.tiling import BUFFERS
+from opennpu.runtime.chip import Chip
+
+STREAM_BUFFERS = 4
+"""Tiles of w, where a quarter of scratchpad holds as many."""
+
+NARROWER_PAYS = 1.05
+"""A narrower column tile must save a core more than this: it has shorter bursts and more of them."""
+
+NOMINAL_ROWS = (512, 1024, 2048, 4096)
+"""For how many rows blocks are chosen, as far as x may have so many: prefills are of such sizes. With few
+rows every choice loads x and w once."""
+
+SUMS_PAY = 1.1
+"""Sums in scratchpad must save this much of the traffic: the vector unit has to add them."""
+
+SUMS_DEPTH = (2, 4, 8)
+"""How many tiles of w deep a part of K is whose sums are added to those in scratchpad: an addition must take
+the vector unit less time than the products before it take the matrix unit."""
+
+
+@dataclass(frozen=True)
+class MatmulTiling:
+    """Tiles of y[M,N] = x[M,K]·w[K,N].
+
+    `mt` rows of x at a time, `nt` columns of w, `kt` of K to a tile of w. `k`: where a block of x
+    holds all of K while the columns pass, the greatest K; None where x comes in parts.
+    """
+
+    mt: int
+    nt: int
+    kt: int
+    k: int | None
+
+    @property
+    def resident(self) -> bool:
+        return self.k is not None
+
+    def result_rows(self, chip: Chip) -> int:
+        """How many rows of a tile go through the epilogue at a time."""
+        return min(self.mt, chip.mx_k)
+
+
+@dataclass(frozen=True)
+class BlockTiling(MatmulTiling):
+    """Blocks of y for a core to compute at a time: `mt` rows × `columns` tiles of nt columns.
+
+    Where x is resident these are all columns of the core. Else the block's sums lie in scratchpad
+    while K passes, `depth` of it at a time.
+    """
+
+    columns: int
+    depth: int
+
+    def traffic(self, chip: Chip, m: Index, tiles: Index, row_cores: Index) -> Index:
+        """What a core loads for each element of K, in elements, where `row_cores` share the rows and the
+        others the column tiles."""
+        rows, columns = ceildiv(m, row_cores), ceildiv(tiles, chip.cores // row_cores)
+        passes_of_x = 1 if self.resident else ceildiv(columns, self.columns)
+        return rows * passes_of_x + columns * ceildiv(rows, self.mt) * self.nt
+
+    def row_cores(self, chip: Chip, m: Index, tiles: Index) -> Index:
+        """How many cores, a divisor of all, should share the rows: those with the least traffic."""
+        unit = chip.cores + 1
+        divisors = [d for d in range(1, unit) if chip.cores % d == 0]
+        best: Index = self.traffic(chip, m, tiles, divisors[0]) * unit + divisors[0]
+        for d in divisors[1:]:
+            best = minimum(best, self.traffic(chip, m, tiles, d) * unit + d)
+        return best % unit
+
+
+def matmul_tiling(
+    chip: Chip, m: int | None, k: int | None, itemsize: int, nt: int, kt: int = 0
+) -> MatmulTiling:
+    """The tiling for at most m rows and k deep (None: unbounded), elements of `itemsize` bytes.
+
+    `kt` is the depth of a tile of w, by default one stationary tile's. Rows are bounded by the
+    accumulator, and by the scratchpad: x once, tiles of w, and f32-sized tiles of the result and of a
+    residual. `mt` < 1 where not one row fits.
+    """
+    kt = kt or chip.mx_k
+    by_acc = chip.acc_bytes // (BUFFERS * nt * 4)
+    most = min(by_acc, max(m, 1)) if m is not None else by_acc
+    w = kt * nt * itemsize
+    rest = chip.spm_bytes - stream_buffers(chip, w) * w - BUFFERS * nt * 4
+    per_row = 2 * BUFFERS * nt * 4
+    if k:
+        rows = rest // (k * itemsize + per_row)
+        if rows >= min(most, chip.strip):
+            return MatmulTiling(_even(min(most, rows)), nt, kt, k)
+    streamed = rest // (BUFFERS * kt * itemsize + per_row)
+    return MatmulTiling(_even(min(most, streamed)), nt, kt, None)
+
+
+@lru_cache
+def block_tilings(
+    chip: Chip, m: int | None, k: int, itemsize: int, tiles: int, nt: int, result_bytes: int
+) -> tuple[BlockTiling, ...]:
+    """The tilings that fit for at most m rows (None: unbounded), the one with the least traffic first.
+
+    `tiles` column tiles of nt; a row of a tile takes `result_bytes` in scratchpad for y and residuals.
+    """
+    m = max(m, 1) if m is not None else None
+    nominal = [rows for rows in NOMINAL_ROWS if m is None or rows <= m] or [m]
+
+    def cost(tiling: BlockTiling) -> float:
+        loads = (
+            tiling.traffic(chip, rows, tiles, tiling.row_cores(chip, rows, tiles)) / rows for rows in nominal
+        )
+        return sum(loads) * (1 if tiling.resident else SUMS_PAY)
+
+    fitting = [
+        *_resident(chip, m, k, itemsize, tiles, nt, result_bytes),
+        *_summed(chip, m, k, itemsize, tiles, nt, result_bytes),
+    ]
+    return tuple(sorted(fitting, key=cost))
+
+
+def _resident(
+    chip: Chip, m: int | None, k: int, itemsize: int, tiles: int, nt: int, result_bytes: int
+) -> Iterator[BlockTiling]:
+    """x whole while the columns pass. The accumulator has room for the rows once: with as many rows,
+    the loads of w take longer than products and results one after the other."""
+    w = chip.mx_k * nt * itemsize
+    rest = chip.spm_bytes - stream_buffers(chip, w) * w - BUFFERS * nt * 4
+    most = min(chip.acc_bytes // (nt * 4), rest // (k * itemsize))
+    for mt in _heights(most if m is None else min(most, m)):
+        tiling = BlockTiling(mt, nt, chip.mx_k, k, columns=tiles, depth=k)
+        if mt * k * itemsize + BUFFERS * tiling.result_rows(chip) * result_bytes <= rest:
+            yield tiling
+
+
+def _summed(
+    chip: Chip, m: int | None, k: int, itemsize: int, tiles: int, nt: int, result_bytes: int
+) -> Iterator[BlockTiling]:
+    """Sums of a block in scratchpad, a tile of them in the accumulator."""
+    most = chip.acc_bytes // (BUFFERS * nt * 4)
+    for rows in _heights(most if m is None else min(most, m)):
+        for depth in (chip.mx_k * n for n in SUMS_DEPTH if chip.mx_k * n < k):
+            w = depth * nt * itemsize
+            tiling = BlockTiling(rows, nt, chip.mx_k, None, columns=1, depth=depth)
+            rest = chip.spm_bytes - stream_buffers(chip, w) * w - BUFFERS * nt * 4
+            rest -= BUFFERS * (rows * depth * itemsize + tiling.result_rows(chip) * result_bytes)
+            if (columns := min(tiles, rest // (rows * nt * 4))) > 0:
+                yield replace(tiling, columns=columns)
+
+
+def _heights(most: int) -> list[int]:
+    """Numbers of rows to choose from."""
+    return [*range(16, most + 1, 16)] or [most] * (most > 0)
+
+
+def stream_buffers(chip: Chip, tile_bytes: int) -> int:
+    """How many tiles of w are on their way or waiting."""
+    return STREAM_BUFFERS if STREAM_BUFFERS * tile_bytes <= chip.spm_bytes // 4 else BUFFERS
+
+
+def depth_tile(chip: Chip, k: int | None, itemsize: int, nt: int) -> int:
+    """How much of K (at most k; None: unbounded) one DMA brings of an unpacked w: whole stationary
+    tiles, as many as a quarter of the scratchpad has room for twice, so that rows make long bursts."""
+    tiles = max(1, chip.spm_bytes // 4 // (BUFFERS * chip.mx_k * nt * itemsize))
+    return chip.mx_k * (tiles if k is None else min(tiles, max(1, ceildiv(k, chip.mx_k))))
+
+
+def column_tile(chip: Chip, n: int, most: int = 0) -> int:
+    """The widest column tile, a multiple of the strip and at most `most` (mx_n) wide, that leaves the slowest
+    core next to least to do."""
+
+    def slowest(nt: int) -> int:
+        return ceildiv(ceildiv(n, nt), chip.cores) * nt
+
+    widths = range(most or chip.mx_n, 0, -chip.strip)
+    enough = NARROWER_PAYS * min(map(slowest, widths))
+    return next(nt for nt in widths if slowest(nt) <= enough)
+
+
+def _even(rows: int) -> int:
+    """Rounded down to a multiple of 16 where that leaves any."""
+    return rows // 16 * 16 or rows
