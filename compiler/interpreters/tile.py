@@ -173,9 +173,7 @@ def _load_scalar(machine: Machine, op: ir.Operation, core: Core) -> int:
 
 
 def _slot(machine: Machine, op: ir.Operation, core: Core) -> int:
-    """The iteration modulo the slots."""
-    low, _, step = (machine.values[x] for x in op.parent.operands)
-    return (machine.values[op.operands[0]] - low) // step % integer(op, "slots", 1)
+    return machine.values[op.operands[0]] % integer(op, "slots", 1)
 
 
 def _constant(machine: Machine, op: ir.Operation, core: Core) -> int:

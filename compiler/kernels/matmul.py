@@ -39,7 +39,8 @@ def emit_matmul(ctx: KernelContext, op: ir.OpView) -> None:
         product = packed_product(ctx, op, x, y, bool(op.transpose_w.value), _blocks)
     else:
         product = strided_product(ctx, op, ctx.view(op.x), ctx.output(op.y), bool(op.transpose_w.value))
-    with ctx.kernel(op, "matmul_packed" if packed else "matmul_strided", *cost(op, product)) as b:
+    name = ("matmul_packed" if product.tiling.resident else "matmul_sums") if packed else "matmul_strided"
+    with ctx.kernel(op, name, *cost(op, product)) as b:
         (emit_blocks if packed else _share_blocks)(b, product)
 
 

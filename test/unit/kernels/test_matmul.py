@@ -82,13 +82,14 @@ def test_packed_weight(k, n, element, epilogue, transposed, result, chip):
             close(y, reference(x, w, epilogue, bias, residual), result)
 
 
-@pytest.mark.parametrize("k", [200, 1000], ids=["x stays", "sums stay"])
+@pytest.mark.parametrize("k", [200, 4000], ids=["x stays", "sums stay"])
 def test_a_row_does_not_depend_on_the_batch(k):
     torch.manual_seed(0)
     w = torch.randn(300, k).bfloat16()
     case = Case(
         lambda x, w: [npu.matmul(x, w, True)], {"x": (["T", k], "bf16")}, {"w": w}, {"T": (1, None)}, SMALL
     )
+    assert case.signature.report[0]["kernel"] == ("matmul_packed" if k == 200 else "matmul_sums")
     x = torch.randn(150, k).bfloat16()
     whole = case(x=x)[0]
     for lo, hi in ((0, 1), (7, 20), (127, 150)):
@@ -97,9 +98,9 @@ def test_a_row_does_not_depend_on_the_batch(k):
 
 SUMS = [
     # K, N, epilogue: blocks of rows, of columns and parts of K whole and cut
-    (1024, 96, []),
-    (1100, 250, ["bias", "residual"]),
-    (900, 360, ["gate_silu", "bias"]),
+    (4096, 96, []),
+    (4200, 250, ["bias", "residual"]),
+    (2900, 360, ["gate_silu", "bias"]),
 ]
 
 
@@ -118,7 +119,8 @@ def test_sums_in_scratchpad(k, n, epilogue, cores):
         return [npu.matmul(x, w, True, epilogue, [extra[s] for s in epilogue if s in extra], "f32")]
 
     case = Case(build, inputs, params, {"T": (0, 4096)}, replace(SMALL, cores=cores))
-    for rows in (0, 1, 100, 170):
+    assert case.signature.report[0]["kernel"] == "matmul_sums"
+    for rows in (0, 1, 130):
         x, residual = (torch.randn(rows, width).bfloat16() for width in (k, columns))
         (y,) = case(x=x, residual=residual)
         if rows:
