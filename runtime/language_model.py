@@ -136,30 +136,37 @@ class LanguageModel:
             chunk.sequence.pages += self.pool.alloc(count) if count else []
 
     def inputs(self, chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-        """The program's inputs for sequences that have the pages; `opennpu::paged_attention`
-        says what they mean."""
-        columns = max(len(chunk.sequence.pages) for chunk in chunks)
-        block_table = torch.zeros(len(chunks), columns, dtype=torch.int32)
-        tokens, positions, slots, rows, starts = [], [], [], [], [0]
-        for b, chunk in enumerate(chunks):
-            pages, begin = torch.tensor(chunk.sequence.pages), chunk.sequence.length
-            position = torch.arange(begin, begin + len(chunk.tokens))
-            block_table[b, : len(pages)] = pages
-            tokens += chunk.tokens
-            positions.append(position)
-            slots.append(pages[position // self.pool.page_size] * self.pool.page_size)
-            slots[-1] += position % self.pool.page_size
-            starts.append(len(tokens))
-            rows += range(len(tokens) - chunk.logits, len(tokens))
-        return {
-            "input_ids": torch.tensor(tokens),
-            "positions": torch.cat(positions),
-            "slot_mapping": torch.cat(slots),
-            "block_table": block_table,
-            "seq_lens": torch.tensor([c.sequence.length + len(c.tokens) for c in chunks]),
-            "q_start": torch.tensor(starts),
-            "logits_rows": torch.tensor(rows or [0]),  # a launch computes at least one row
-        }
+        """The program's inputs for sequences that have the pages."""
+        return batch_inputs(chunks, self.pool.page_size)
+
+
+def batch_inputs(chunks: Sequence[Chunk], page_size: int) -> dict[str, Tensor]:
+    """The inputs of a language program for chunks whose sequences have the pages that they need.
+
+    `opennpu::paged_attention` says what they mean.
+    """
+    columns = max(len(chunk.sequence.pages) for chunk in chunks)
+    block_table = torch.zeros(len(chunks), columns, dtype=torch.int32)
+    tokens, positions, slots, rows, starts = [], [], [], [], [0]
+    for b, chunk in enumerate(chunks):
+        pages, begin = torch.tensor(chunk.sequence.pages), chunk.sequence.length
+        position = torch.arange(begin, begin + len(chunk.tokens))
+        block_table[b, : len(pages)] = pages
+        tokens += chunk.tokens
+        positions.append(position)
+        slots.append(pages[position // page_size] * page_size)
+        slots[-1] += position % page_size
+        starts.append(len(tokens))
+        rows += range(len(tokens) - chunk.logits, len(tokens))
+    return {
+        "input_ids": torch.tensor(tokens),
+        "positions": torch.cat(positions),
+        "slot_mapping": torch.cat(slots),
+        "block_table": block_table,
+        "seq_lens": torch.tensor([c.sequence.length + len(c.tokens) for c in chunks]),
+        "q_start": torch.tensor(starts),
+        "logits_rows": torch.tensor(rows or [0]),  # a launch computes at least one row
+    }
 
 
 def greedy(logits: Tensor) -> int:

@@ -121,4 +121,7 @@ def _cut(x, axis: int, keys: Dim):
 
 def _scale(scale, width) -> float:
     """The scale that was given, else 1/√D."""
-    return 1 / math.sqrt(static(width, "the head's size")) if scale is None else float(scale)
+    size = static(width, "the head's size")
+    if size == 0:
+        raise Unsupported("attention with heads of no elements")
+    return 1 / math.sqrt(size) if scale is None else float(scale)

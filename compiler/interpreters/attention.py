@@ -10,7 +10,7 @@ from torch import Tensor
 def _rope(machine, op, x, positions, cache):
     """The first R elements of each head, in pairs, times the complex number cos + i·sin."""
     size = attr(op, "head_dim")
-    cos, sin = cache[positions.long()].float().unsqueeze(1).chunk(2, -1)
+    cos, sin = wide(cache[positions.long()]).unsqueeze(1).chunk(2, -1)
     half = cos.shape[-1]
     heads = wide(x).unflatten(-1, (-1, size))
     rotated = heads[..., : 2 * half]
@@ -45,7 +45,7 @@ def _paged_attention(machine, op, q, block_table, seq_lens, q_start):
     """The queries of a sequence are the last of its seq_lens tokens."""
     keys, values = machine.pages(op)
     page = machine.kv.page_size
-    out = torch.zeros(q.shape[0], attr(op, "heads"), attr(op, "v_head_dim"))
+    out = torch.zeros(q.shape[0], attr(op, "heads"), attr(op, "v_head_dim"), dtype=wide(q).dtype)
     q = q.unflatten(-1, (attr(op, "heads"), -1))
     bounds = zip(block_table, seq_lens.tolist(), q_start[:-1].tolist(), q_start[1:].tolist(), strict=True)
     for pages, length, first, end in bounds:
@@ -57,7 +57,7 @@ def _paged_attention(machine, op, q, block_table, seq_lens, q_start):
 
 @means("npu.varlen_attention")
 def _varlen_attention(machine, op, q, k, v, q_start, k_start):
-    out = torch.zeros(*q.shape[:-1], v.shape[-1])
+    out = torch.zeros(*q.shape[:-1], v.shape[-1], dtype=wide(q).dtype)
     for sequence in range(len(q_start) - 1):
         rows, keys = (slice(*start[sequence : sequence + 2].tolist()) for start in (q_start, k_start))
         out[rows] = _attend_packed(op, q[rows], k[keys], v[keys], bool(attr(op, "causal")))
@@ -67,7 +67,7 @@ def _varlen_attention(machine, op, q, k, v, q_start, k_start):
 @means("npu.dense_attention")
 def _dense_attention(machine, op, q, k, v, *mask):
     seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool)
-    bias = torch.zeros(())
+    bias = 0
     if attr(op, "causal"):
         seen = seen.tril()
     if mask and mask[0].dtype == torch.bool:

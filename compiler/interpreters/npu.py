@@ -1,7 +1,8 @@
 """Runs an `npu` module in PyTorch on the host: what the passes must not change.
 
 Every op computes in float32 (int64 for integers) and rounds once, to the element type of
-its result, as docs/architecture.md states. Slow and plain; for tests and tools.
+its result, as docs/architecture.md states; with `exact` in float64, and floats are never rounded.
+Slow and plain; for tests and tools.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +27,33 @@ def run(
     params: Mapping[str, Tensor],
     symbols: Mapping[str, int] | None = None,
     kv: KvStore | None = None,
+    exact: bool = False,
 ) -> list[Tensor]:
-    """The results of `@main`.
+    """The results of `@main`; with `exact` all floats are float64, whatever the types say.
 
     `inputs` and `params` are keyed by the names in `npu.input` and `npu.param`. Extents
     that are a bare symbol in the type of an input give its value; `symbols` gives the
     others. KV pages are read from and written to `kv`. CompileError names what is missing
     or of the wrong shape.
     """
+    return trace(module, inputs, params, symbols, kv, exact).results
+
+
+def trace(
+    module: ir.Module,
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    symbols: Mapping[str, int] | None = None,
+    kv: KvStore | None = None,
+    exact: bool = False,
+) -> "Machine":
+    """As `run`; what is left after the run, with every value."""
     function = next(functions(module))
     block = function.regions[0].blocks[0]
-    machine = Machine(dict(symbols or {}), params, kv)
+    machine = Machine(dict(symbols or {}), params, kv, exact)
     arguments = _bind_arguments(function, inputs, machine)
-    return list(machine.run_block(block, arguments))
+    machine.results = list(machine.run_block(block, arguments))
+    return machine
 
 
 @dataclass
@@ -48,8 +63,10 @@ class Machine:
     symbols: dict[str, int]
     params: Mapping[str, Tensor]
     kv: KvStore | None
+    exact: bool = False
     layer: int = 0  # of the repeat that is running
     values: dict[ir.Value, Tensor] = field(default_factory=dict)
+    results: list[Tensor] = field(default_factory=list)
 
     def run_block(self, block: ir.Block, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Runs the ops of the block; the operands of its terminator."""
@@ -74,7 +91,11 @@ class Machine:
         """The tensor in the value's element type; its shape must be the value's."""
         expected = self.shape(value)
         assert tuple(tensor.shape) == expected, f"{value.owner}: got {tuple(tensor.shape)}, not {expected}"
-        return tensor.to(element_dtype(value))
+        return tensor.to(self.dtype(value))
+
+    def dtype(self, value: ir.Value) -> torch.dtype:
+        dtype = element_dtype(value)
+        return torch.float64 if self.exact and dtype.is_floating_point else dtype
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         return tuple(Sym.of(d).evaluate(self.symbols) for d in dims_of(value.type))
@@ -84,7 +105,7 @@ class Machine:
         if self.kv is None:
             raise CompileError(Problem(f"{op.name} needs KV pages", str(op.location), "pass `kv` to run"))
         sizes = (attr(op, name) for name in ("kv_heads", "head_dim", "v_head_dim"))
-        return self.kv.layer(self.layer + attr(op, "layer"), *sizes, element_dtype(op.operands[0]))
+        return self.kv.layer(self.layer + attr(op, "layer"), *sizes, self.dtype(op.operands[0]))
 
 
 def _bind_arguments(function: ir.Operation, inputs, machine: Machine) -> list[Tensor]:
@@ -97,7 +118,7 @@ def _bind_arguments(function: ir.Operation, inputs, machine: Machine) -> list[Te
         _bind_symbols(machine.symbols, value, table[name])
         if machine.shape(value) != tuple(table[name].shape):
             raise CompileError(f"'{name}' has shape {list(table[name].shape)}, expected {value.type}")
-        arguments.append(table[name].to(element_dtype(value)))
+        arguments.append(table[name].to(machine.dtype(value)))
     return arguments
 
 
@@ -150,6 +171,9 @@ REDUCE: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
     "mean": torch.mean,
 }
 
+NOTHING = {"max": (-(1 << 63), -torch.inf), "min": ((1 << 63) - 1, torch.inf)}
+"""Of no elements, as on the chip: of integers, of floats."""
+
 
 # ---- ops
 
@@ -157,7 +181,7 @@ REDUCE: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
 @means("npu.constant")
 def _constant(machine, op):
     result = op.results[0]
-    return torch.full(machine.shape(result), attr(op, "value"), dtype=element_dtype(result))
+    return torch.full(machine.shape(result), attr(op, "value"), dtype=machine.dtype(result))
 
 
 @means("npu.extent")
@@ -194,7 +218,10 @@ def _cast(machine, op, x):
 
 @means("npu.reduce")
 def _reduce(machine, op, x):
-    return REDUCE[attr(op, "op")](wide(x), attr(op, "dim"), bool(attr(op, "keepdim")))
+    name, dim, x = attr(op, "op"), attr(op, "dim"), wide(x)
+    if x.shape[dim] == 0 and name in NOTHING:
+        x = x.new_full((*x.shape[:dim], 1, *x.shape[dim + 1 :]), NOTHING[name][x.is_floating_point()])
+    return REDUCE[name](x, dim, bool(attr(op, "keepdim")))
 
 
 @means("npu.cumsum")
@@ -300,7 +327,7 @@ def _fused(machine, op, *inputs):
 def _repeat(machine, op, *carried):
     block = op.regions[0].blocks[0]
     names = attr(op, "params")
-    types = [element_dtype(value) for value in list(block.arguments)[1 + len(carried) :]]
+    types = [machine.dtype(value) for value in list(block.arguments)[1 + len(carried) :]]
     outer = machine.layer
     for layer in range(attr(op, "count")):
         machine.layer = outer + layer

@@ -28,8 +28,10 @@ def element_dtype(value: ir.Value) -> torch.dtype:
 
 
 def wide(x: Tensor) -> Tensor:
-    """In the type that ops compute in: float32, or int64 for integers."""
-    return x.float() if x.is_floating_point() else x.long()
+    """In the type that ops compute in: float32 (float64 stays), or int64 for integers."""
+    if not x.is_floating_point():
+        return x.long()
+    return x if x.dtype == torch.float64 else x.float()
 
 
 # ---- element functions; operands are float32, or int64 where all are integers

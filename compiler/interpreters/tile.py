@@ -30,6 +30,7 @@ class Machine:
     chip: Chip
     hbm: Hbm
     arguments: list[int]
+    entering: Callable[[ir.Operation], None] = lambda kernel: None  # told each kernel before it runs
     executed: int = 0  # engine ops
     cores: list[Core] = field(default_factory=list)
     values: dict[ir.Value, object] = field(default_factory=dict)
@@ -117,6 +118,7 @@ class Decoded:
 
 
 def _kernel(machine: Machine, op: ir.Operation, _: Core) -> None:
+    machine.entering(op)
     machine.hbm.begin_kernel()
     for core in machine.cores:
         machine._block(op.regions[0].blocks[0], core)

@@ -1,17 +1,19 @@
-"""A launch of an `npu_tile` module in the interpreter: tensors in, tensors out, as the runtime does it."""
+"""A launch of compiled IR, in the interpreter or on an engine: tensors in, tensors out."""
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from opennpu.compiler.assembler import signature_of
+from opennpu.compiler.assembler import assemble, signature_of
 from opennpu.compiler.frontend.ops import KvStore
 from opennpu.compiler.interpreters.tile import Machine
 from opennpu.compiler.interpreters.tile_memory import GARBAGE, Hbm
 from opennpu.compiler.weights import check_weights, segment
 from opennpu.dialects.diagnostics import CompileError
 from opennpu.runtime.chip import Chip
+from opennpu.runtime.device import Device
 from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.extents import Extent
 from opennpu.runtime.signature import ITEMSIZE, KV_BUFFERS, KvSpec, Signature, TensorArg
@@ -33,28 +35,80 @@ def run(
     symbols, `symbols` gives the others; pages are read from and written to `kv`. Raises TileFault
     where the program breaks a rule of the instruction set, CompileError for what is missing.
     """
+    launch = Launch(module, chip, inputs, params, symbols, kv)
     with module.context:
-        launch = Launch(module, chip, inputs, params, dict(symbols or {}), kv)
-        launch.machine.run(module)
+        launch.machine().run(module)
     return launch.finish()
 
 
-class Launch:
-    """The buffers of one launch, and the machine that runs on them."""
+def run_on_engine(
+    module: ir.Module,
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    device: Device,
+    symbols: Mapping[str, int] | None = None,
+    kv: KvStore | None = None,
+) -> list[Tensor]:
+    """The results of a module at level npu_isa; otherwise as `run`. Raises NpuError."""
+    launch = Launch(module, device.chip, inputs, params, symbols, kv)
+    with module.context, ir.Location.unknown():
+        image = assemble(module, device.chip)
+    launch.execute(device, image)
+    return launch.finish()
 
-    def __init__(self, module, chip, inputs, params, symbols, kv):
+
+@dataclass(frozen=True)
+class Memory:
+    """The bytes of a launch argument, which a run may change where it is writable."""
+
+    bytes: np.ndarray
+    writable: bool
+
+
+class Launch:
+    """The arguments of one launch, in the order of the signature: ints, and memory."""
+
+    def __init__(
+        self,
+        module: ir.Module,
+        chip: Chip,
+        inputs: Mapping[str, Tensor],
+        params: Mapping[str, Tensor],
+        symbols: Mapping[str, int] | None = None,
+        kv: KvStore | None = None,
+    ):
         described = signature_of(module)
         text = json.dumps({"chip": chip.to_dict(), **described})
         self.signature = Signature.from_json(text)
         self.chip, self.inputs, self.kv = chip, inputs, kv
-        self.symbols = self._bound(symbols)
+        self.symbols = self._bound(dict(symbols or {}))
         self.outputs: list[tuple[TensorArg, Tensor]] = []
-        self.hbm, arguments = Hbm(), []
         self.pages = _Pages(self.signature.kv, kv) if self.signature.kv else None
         weights = self._weights(described["weights"], params)
-        for arg in self.signature.args:
-            arguments.append(self._argument(arg, weights))
-        self.machine = Machine(chip, self.hbm, arguments)
+        self.arguments = [self._argument(arg, weights) for arg in self.signature.args]
+
+    def machine(self) -> Machine:
+        """An interpreter whose HBM is the memory of the launch."""
+        hbm = Hbm()
+        arguments = [a if isinstance(a, int) else hbm.add(a.bytes, a.writable) for a in self.arguments]
+        return Machine(self.chip, hbm, arguments)
+
+    def execute(self, device: Device, image: bytes) -> None:
+        """Launches a program image; what it writes comes back into the memory of the launch."""
+        program, stream = device.load(image), device.stream()
+        places: list = []
+        for argument in self.arguments:
+            if isinstance(argument, int):
+                places.append(argument)
+                continue
+            buffer = device.alloc(max(argument.bytes.nbytes, 1))
+            stream.copy_in(buffer, 0, argument.bytes)
+            places.append((buffer, 0, argument.bytes.nbytes))
+        stream.launch(program, places)
+        for argument, place in zip(self.arguments, places, strict=True):
+            if isinstance(argument, Memory) and argument.writable:
+                stream.copy_out(argument.bytes, place[0], 0)
+        stream.synchronize()
 
     def finish(self) -> list[Tensor]:
         """The outputs after the run, in order; pages go back to where they came from."""
@@ -62,24 +116,24 @@ class Launch:
             self.pages.store()
         return [flat.as_strided(*self._strides(arg)) for arg, flat in self.outputs]
 
-    def _argument(self, arg, weights: np.ndarray) -> int:
+    def _argument(self, arg, weights: np.ndarray) -> int | Memory:
         match arg.kind:
             case "input":
-                return self.hbm.add(_bytes(self._input(arg), arg), writable=False)
+                return Memory(_bytes(self._input(arg), arg), writable=False)
             case "output":
                 flat = torch.empty(self._reach(arg), dtype=DTYPES[arg.dtype])
                 self.outputs.append((arg, flat))
                 memory = flat.view(torch.uint8).numpy()
                 memory.fill(GARBAGE)
-                return self.hbm.add(memory, writable=True)
+                return Memory(memory, writable=True)
             case "symbol":
                 return self.symbols[arg.name]
             case "weights":
-                return self.hbm.add(weights, writable=False)
+                return Memory(weights, writable=False)
             case "workspace":
                 size = arg.bytes.evaluate(self.symbols)
-                return self.hbm.add(np.full(size, GARBAGE, np.uint8), writable=True)
-        return self.pages.argument(arg.field, self.hbm)
+                return Memory(np.full(size, GARBAGE, np.uint8), writable=True)
+        return self.pages.argument(arg.field)
 
     def _input(self, arg: TensorArg) -> Tensor:
         if arg.name not in self.inputs:
@@ -146,10 +200,10 @@ class _Pages:
             for buffer, tensor in zip(self.buffers, self._layer(layer), strict=True):
                 tensor.copy_(buffer[layer, ..., : tensor.shape[-1]])
 
-    def argument(self, name: str, hbm: Hbm) -> int:
+    def argument(self, name: str) -> int | Memory:
         if name in KV_BUFFERS:
             tensor = self.buffers[KV_BUFFERS.index(name)]
-            return hbm.add(tensor.view(-1).view(torch.uint8).numpy(), writable=True)
+            return Memory(tensor.view(-1).view(torch.uint8).numpy(), writable=True)
         token = self.spec.kv_heads * self.dim * ITEMSIZE[self.spec.dtype]
         return {
             "layer_stride": self.kv.slots * token,

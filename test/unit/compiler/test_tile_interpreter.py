@@ -3,34 +3,27 @@
 Its engine ops are tested one by one with those of the engines, in test/unit/isa.
 """
 
-import json
-
 import npu_graphs as graphs
 import pytest
 import torch
 from chip_cases import npu_module
-from opennpu.compiler.assembler import assemble, signature_of
 from opennpu.compiler.frontend.ops import KvStore
 from opennpu.compiler.interpreters import npu as npu_interpreter
 from opennpu.compiler.interpreters import tile_elements
 from opennpu.compiler.interpreters.tile import LEAVES, REGIONS, SCALARS
 from opennpu.compiler.interpreters.tile_engines import ENGINES
-from opennpu.compiler.interpreters.tile_launch import run
+from opennpu.compiler.interpreters.tile_launch import run, run_on_engine
 from opennpu.compiler.interpreters.tile_memory import TileFault
 from opennpu.compiler.pass_manager import run_pipeline
 from opennpu.compiler.pipeline import PIPELINE, stage
 from opennpu.compiler.scalar_code import _LOWERINGS
 from opennpu.compiler.tile_ir import walk
-from opennpu.compiler.weights import segment
 from opennpu.dialects import load_all, npu
 from opennpu.dialects.isa.table import ISA
 from opennpu.dialects.npu_tile import NpuTile
 from opennpu.dialects.symbols import set_symbol_ranges
 from opennpu.runtime.chip import Chip
 from opennpu.runtime.device import Device
-from opennpu.runtime.page_pool import PagePool
-from opennpu.runtime.program import Program
-from opennpu.runtime.signature import Signature
 from torch_mlir import ir
 
 CHIP = Chip.load("npu1-lite")
@@ -52,23 +45,6 @@ def test_every_op_has_a_meaning():
     known = {*SCALARS, *LEAVES, *REGIONS, *(f"npu_tile.{name}" for name in ENGINES)}
     assert set(_LOWERINGS) - known == set(), "the sequencer computes what the interpreter does not"
     assert {op.OPERATION_NAME for op in NpuTile.operations} - known == set()
-
-
-def on_the_reference_engine(module, inputs, params, kv: KvStore | None):
-    """The outputs of a module at level npu_isa, and what is left in the pages."""
-    text = json.dumps({"chip": CHIP.to_dict(), **signature_of(module)})
-    signature = Signature.from_json(text)
-    device = Device(CHIP, engine="reference", race_check=True, hbm_bytes=1 << 26)
-    weights = device.alloc(max(signature.weight_bytes, 1))
-    chunks = segment(json.loads(text)["weights"], params, CHIP, signature.weight_bytes)
-    weights.numpy()[: signature.weight_bytes] = list(b"".join(chunks))
-    pool = kv and PagePool(device, signature.kv, kv.page_size, kv.slots // kv.page_size)
-    for layer in range(pool.kv.layers if pool else 0):
-        for view in pool.views(layer):
-            view.zero_()
-    outputs = Program(device, assemble(module, CHIP), signature, weights).run(inputs, pool)
-    pages = [[view.flatten(0, 1) for view in pool.views(n)] for n in range(pool.kv.layers)] if pool else []
-    return list(outputs.values()), pages
 
 
 MODELS = {
@@ -99,14 +75,16 @@ def test_models_after_every_pass(name):
     meant = npu_interpreter.run(module, inputs, params, kv=store)
     run_pipeline(module, [stage(pass_, CHIP) for pass_ in PIPELINE["npu_tile"]], interpret)
     run_pipeline(module, [stage(pass_, CHIP) for pass_ in PIPELINE["npu_isa"]])
-    expected, pages = on_the_reference_engine(module, inputs, params, empty)
+    on_engine = empty and KvStore(empty.page_size, empty.slots)
+    device = Device(CHIP, engine="reference", race_check=True, hbm_bytes=1 << 26)
+    expected = run_on_engine(module, inputs, params, device, kv=on_engine)
 
     for text, result in results.items():
         for got, want in zip(result, expected, strict=True):
             assert torch.equal(got, want), f"after {text}"
-        for layer, want in enumerate(pages):
-            for got, page in zip(stores[text].layers[layer], want, strict=True):
-                assert torch.equal(got, page), f"pages after {text}"
+        for layer, pages in (on_engine.layers if on_engine else {}).items():
+            for got, want in zip(stores[text].layers[layer], pages, strict=True):
+                assert torch.equal(got, want), f"pages after {text}"
     for got, want in zip(expected, meant, strict=True):
         # One bf16 rounding more or less at a few places of three layers.
         torch.testing.assert_close(got.float(), want.float(), rtol=2**-6, atol=2**-6)

@@ -37,7 +37,7 @@ def test_a_transposed_operand_is_read_in_long_runs():
     same(kernel(x=x)[0], -x.T)
     loads = [line for line in str(kernel.module).splitlines() if "dma_load" in line]
     assert len(loads) == 1
-    assert kernel.launch.machine.executed == kernel.chip.cores * 3
+    assert kernel.machine.executed == kernel.chip.cores * 3
 
 
 @pytest.mark.parametrize(("offset", "size", "stride"), [(0, 5, 1), (3, 4, 1), (1, 3, 2), (9, 1, 1)])

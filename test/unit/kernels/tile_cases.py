@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from chip_cases import DTYPE, Case, Spec, npu_module
 from opennpu.compiler.assembler import signature_of
+from opennpu.compiler.interpreters.tile import Machine
 from opennpu.compiler.interpreters.tile_launch import Launch
 from opennpu.compiler.passes import registry
 from opennpu.dialects import load_all
@@ -35,14 +36,15 @@ class Compiled:
             registry.find("convert-npu-to-tile").run(self.module, chip=self.chip)
             self.module.operation.verify()
             self.signature = signature_of(self.module)
-        self.launch: Launch | None = None
+        self.machine: Machine | None = None
 
     def __call__(self, symbols: Mapping[str, int] | None = None, **inputs: torch.Tensor):
         """The outputs in order."""
         with self.context:
-            self.launch = Launch(self.module, self.chip, inputs, {}, dict(symbols or {}), None)
-            self.launch.machine.run(self.module)
-        return self.launch.finish()
+            launch = Launch(self.module, self.chip, inputs, {}, symbols)
+            self.machine = launch.machine()
+            self.machine.run(self.module)
+        return launch.finish()
 
 
 class OnChip:

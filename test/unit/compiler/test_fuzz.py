@@ -1,0 +1,103 @@
+"""Random graphs on every level: what was found stays mended, new ones agree, and what is wrong is found."""
+
+from pathlib import Path
+
+import dying_worker
+import pytest
+from opennpu.compiler.passes import registry
+from opennpu.compiler.passes.registry import register_pass
+from opennpu.compiler.rewriting import attr
+from opennpu.compiler.tile_ir import walk
+from opennpu.tools import npu_fuzz
+from opennpu.tools.fuzzing import check as checking
+from opennpu.tools.fuzzing.case import Case, random_case
+from opennpu.tools.fuzzing.check import Refused, check
+from opennpu.tools.fuzzing.operators import OPERATORS
+
+CORPUS = sorted((Path(__file__).parents[2] / "fuzz_corpus").glob("*.json"))
+
+
+def checked(case: Case):
+    """A finding, or None where all agree or the graph is refused with a reason."""
+    try:
+        return check(case)
+    except Refused:
+        return None
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_what_was_found(path):
+    assert checked(Case.load(path)) is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_new_graphs(seed):
+    assert checked(random_case(seed)) is None
+
+
+def test_the_graphs_use_every_operator():
+    used = {name for seed in range(500) for name, _, _ in random_case(seed).steps}
+    assert set(OPERATORS) - used == set()
+
+
+def test_a_graph_is_the_same_for_the_same_seed():
+    assert random_case(7).text() == random_case(7).text()
+
+
+DIFFERENCE = Case(
+    seed=0,
+    inputs=[[["T", 8], "f32"], [["T", 8], "f32"]],
+    weights=[],
+    steps=[["tanh", [0], {}], ["sub", [2, 1], {}], ["sigmoid", [3], {}], ["softmax", [4], {"dim": 1}]],
+    results=[5, 2],
+    times=[7, 2],
+    chip={"name": "fuzz", "cores": 3},
+)
+
+
+@pytest.fixture
+def swapped(monkeypatch):
+    """npu-canonicalize swaps the operands of every difference."""
+    right = registry.find("npu-canonicalize")
+
+    def run(module):
+        right.run(module)
+        for op in [op for op in walk(module.body) if op.name == "npu.binary" and attr(op, "op") == "sub"]:
+            op.operands[0], op.operands[1] = op.operands[1], op.operands[0]
+
+    register_pass("test-swapped", "a pass of a test")(run)
+    passes = {**checking.PIPELINE, "npu": ("convert-torch-to-npu", "test-swapped")}
+    monkeypatch.setattr(checking, "PIPELINE", passes)
+    yield
+    del registry.PASSES["test-swapped"]
+
+
+def test_a_wrong_pass_is_found_and_the_graph_made_small(swapped, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("opennpu.tools.fuzzing.case.random_case", lambda seed: DIFFERENCE)
+    outcome = npu_fuzz.outcome_of(0)
+    assert outcome.kind == "difference" and outcome.text.startswith("npu: "), outcome.text
+    path = tmp_path / "case.json"
+    path.write_text(outcome.case)
+    case = Case.load(path)
+    assert [name for name, _, _ in case.steps] == ["sub"] and case.times == [7] and case.chip == {}
+    assert npu_fuzz.main(["--replay", str(path)]) == 1
+    assert "difference" in capsys.readouterr().out
+
+
+def test_a_mended_case(tmp_path, capsys):
+    path = tmp_path / "case.json"
+    path.write_text(DIFFERENCE.text())
+    assert npu_fuzz.main(["--replay", str(path)]) == 0
+    assert capsys.readouterr().out == "all agree\n"
+
+
+def test_a_process_that_dies_is_a_finding(monkeypatch):
+    monkeypatch.setattr(npu_fuzz, "_work", dying_worker.work)
+    outcomes = list(npu_fuzz.run(seed=5, graphs=2, minutes=None))
+    assert [(o.seed, o.kind) for o in outcomes] == [(5, "ok"), (6, "crash")]
+    assert '"seed": 6' in outcomes[1].case
+
+
+def test_the_command(capsys):
+    assert npu_fuzz.main(["--seed", "3000", "--graphs", "1"]) == 0
+    assert capsys.readouterr().out.startswith("1 graphs: 1 ok")
