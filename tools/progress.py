@@ -26,7 +26,7 @@ class Progress:
         self._bar.set_description_str(name)
 
     def bytes(self, done: int, total: int) -> None:
-        """How far the last stage is."""
+        """How far the last stage is; a program without weights has none to go."""
         text = f"{self._stages[-1]} {done >> 20}/{total >> 20} MiB"
         self._bar.set_description_str(text, refresh=False)
-        self._bar.update(len(self._stages) - 1 + done / total - self._bar.n)
+        self._bar.update(len(self._stages) - 1 + done / max(total, 1) - self._bar.n)
