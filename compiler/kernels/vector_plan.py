@@ -19,6 +19,7 @@ from opennpu.compiler.tile_ir import ALIGN
 from opennpu.dialects.symbols import Dim, Ranges, Sym, num_elements
 
 BURST = 64  # elements: a DMA run worth having, and the grain of a share of a row
+PIECE = 1024  # elements of a row that is cut: whatever else there is, as it decides how a sum is rounded
 MAX_WIDE = 3  # dimensions of a vector instruction
 
 
@@ -235,6 +236,10 @@ def _choose_tiles(plan: Plan, spm_bytes: int, copies: int) -> bool:
         slots = {*plan.slots.values(), *plan.partials.values()}
         return sum(s.bytes * (copies if s.level and s.by_dma else 1) for s in slots) <= spm_bytes
 
+    if plan.cut:
+        row.tile = PIECE
+        while row.tile > 1 and not fits():
+            row.tile //= 2
     if not fits():
         return False
     last = len(plan.axes) - 1
@@ -253,9 +258,9 @@ def _fast_axes(plan: Plan) -> list[int]:
 
 
 def _grow(plan: Plan, i: int, target: float, fits: Callable[[], bool]) -> None:
-    """The largest tile of axis i up to `target` that fits, with at most three wide axes."""
+    """The largest tile of axis i up to `target` that fits, with at most three wide axes; not of a cut row."""
     axis = plan.axes[i]
-    if i not in plan.wide and len(plan.wide) == MAX_WIDE:
+    if axis.cut or (i not in plan.wide and len(plan.wide) == MAX_WIDE):
         return
     low, high = axis.tile, int(min(target, axis.bound, 1 << 24))
     while low < high:
