@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,7 @@ BASELINES = ("in-tree bf16", "in-tree f32")
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    deadline = time.monotonic() + 60 * args.minutes
     result = {"machine": _machine(), "arguments": _texts(vars(args)), "starts": [], "runs": []}
     with tempfile.TemporaryDirectory(prefix="opennpu-serving-") as folder, contextlib.ExitStack() as stack:
         servers = {}
@@ -70,7 +72,10 @@ def main(argv: list[str] | None = None) -> int:
             server.bench(args, max(args.concurrency), min(args.requests))  # all sizes are known afterwards
         result["idle_cpu_percent"] = {name: server.idle_cpu() for name, server in servers.items()}
         for number in range(args.rounds):
+            start = time.monotonic()
             _round(args, number, servers, result["runs"])
+            if 2 * time.monotonic() - start > deadline:
+                break  # another round would end too late
         result["memory"] = {name: server.memory() for name, server in servers.items()}
     result["machine"]["load_average_at_end"] = round(os.getloadavg()[0], 1)
     if args.json:
@@ -92,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--servers", nargs="+", choices=KINDS, default=list(KINDS), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=3, help="of all servers in turn; medians count")
+    parser.add_argument("--minutes", type=float, default=12, help="no round begins that would end later")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32], metavar="N")
     parser.add_argument(
         "--requests",
@@ -220,6 +226,7 @@ def _started(args: argparse.Namespace, name: str, folder: Path, result: dict, ca
     command = [sys.executable, "-m", "sglang.launch_server", "--skip-server-warmup", "--sleep-on-idle"]
     command += [*(f"--{key}={value}" for key, value in common.items()), *kind.arguments]
     start = time.monotonic()
+    _check_free(_port(args, name))
     with (folder / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -240,6 +247,12 @@ def _started(args: argparse.Namespace, name: str, folder: Path, result: dict, ca
 
 def _port(args: argparse.Namespace, name: str) -> int:
     return args.port + 10 * list(KINDS).index(name)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise SystemExit(f"port {port} is in use: choose another by --port")
 
 
 def _bench_serving(arguments: list[str]) -> None:
@@ -293,12 +306,13 @@ def report(result: dict) -> str:
     """Markdown tables of a result of `main`."""
     machine, arguments = result["machine"], result["arguments"]
     names = list(dict.fromkeys(run["server"] for run in result["runs"]))
+    rounds = len({run["round"] for run in result["runs"]})
     lines = [
         f"{machine['cpu']}, {machine['cpus']} CPUs, load average {machine['load_average_at_start']} to "
         f"{machine['load_average_at_end']}; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
-        f"{arguments['input_tokens']} tokens in, {arguments['output_tokens']} out; medians of "
-        f"{arguments['rounds']} rounds",
+        f"{arguments['input_tokens']} tokens in, {arguments['output_tokens']} out; "
+        f"medians of {rounds} rounds",
         "",
         "| concurrency | server | tokens/s | TTFT ms | p99 | between tokens ms | p99 | CPU ms a token |",
         "|---|---|---|---|---|---|---|---|",
