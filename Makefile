@@ -1,6 +1,7 @@
 # Everything is made under .venv/ and build/; what is done already is skipped.
 #
 #   make demo       SmolLM2 from its package to text on the virtual chip; PROMPT="…" asks something else
+#   make serve      that model behind an OpenAI-compatible server, on PORT
 #   make test       lint, then all tests
 #   make bench      speed of the native engine beside the machine's limits
 #   make bench-serving   SGLang on the virtual chip beside SGLang's own CPU engine, about ten minutes
@@ -12,6 +13,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 PROMPT  ?= Explain in two sentences how a rainbow comes about.
 TOKENS  ?= 128
+PORT    ?= 30000
 WORKERS ?= 2
 
 BIN     := $(VENV)/bin
@@ -24,7 +26,7 @@ CXX     := $(shell find runtime test/faults \( -name '*.cpp' -o -name '*.h' \) -
 # Build tools come from the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: all demo test lint lit unit bench bench-serving sanitize sanitize-device clean
+.PHONY: all demo serve test lint lit unit bench bench-serving sanitize sanitize-device clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed
@@ -46,6 +48,9 @@ $(VENV)/installed: $(VENV)/requirements pyproject.toml CMakeLists.txt runtime/CM
 demo: $(DEMO)/model.npu
 	npu-run $< --model-dir $(DEMO)/smollm2 --chat --prompt "$(PROMPT)" --max-new-tokens $(TOKENS) \
 	  --note "$$(sed 's/.*, //' $(DEMO)/compile.log)"
+
+serve: $(DEMO)/smollm2/model.safetensors
+	npu-serve $(<D) --port $(PORT)
 
 $(DEMO)/smollm2/model.safetensors: | $(VENV)/installed
 	python -m opennpu.tools.fetch_demo_model --output $(@D)

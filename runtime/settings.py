@@ -70,6 +70,7 @@ class Settings:
     cache_dir: str = _variable(
         _text, "", "folder of the compile cache", "`opennpu` in the user's cache folder"
     )
+    report: str = _variable(_text, "", "file for the log of a server's launches (docs/sglang.md)", "none")
     eager: bool = _variable(_flag, False, "`1`: SGLang's models run operator by operator, not compiled")
 
     def load_chip(self):

@@ -183,7 +183,7 @@ class _Server:
     ):
         self.policy, self.progress = policy, progress
         self.kv_free = policy.kv_tokens or kv_capacity(model)
-        self.times = _LaunchTimes(model, policy.context_step)
+        self.times = LaunchTimes(model, policy.context_step)
         self.sequences = [_Sequence(request) for request in requests]
         self.coming = deque(self.sequences)
         self.running: list[_Sequence] = []
@@ -251,7 +251,7 @@ class _Server:
         )
 
 
-class _LaunchTimes:
+class LaunchTimes:
     """Reports of launches; like ones are timed once."""
 
     def __init__(self, model: TimedModel, context_step: int):

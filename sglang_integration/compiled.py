@@ -32,6 +32,13 @@ TRACERS = ("compiled.py", "export.py", "fused_ops.py")
 """Files of this package that decide what a cached program holds."""
 
 
+NO_UPDATES = (
+    "the device opennpu serves weights that were packed when the server started: they cannot be updated. "
+    "Start the server with the new weights; OPENNPU_EAGER=1 takes updates, operator by operator"
+)
+"""SGLang tells this to those who ask for an update of weights, where it finds it on a model."""
+
+
 def install(model: nn.Module) -> None:
     """Replaces the model's forward; where it cannot be compiled it stays: told, or an error when strict."""
     _compute_caps_in_torch(model)
@@ -40,6 +47,7 @@ def install(model: nn.Module) -> None:
         return
     try:
         model.forward = CompiledForward(model)
+        model._derived_weight_cache_error = NO_UPDATES
     except CompileError as error:
         if settings().strict:
             raise
@@ -60,7 +68,7 @@ class CompiledForward:
         self.device = next(model.parameters()).device
         start = time.perf_counter()
         container, found = compiled(model)
-        self.signature = container.signature
+        self.program, self.signature = container.path, container.signature
         self._launch = load_language_model(container, self.device.index, list(export.INPUTS))
         self._weights = packed(container, model, self.device)
         logger.info(
@@ -167,6 +175,7 @@ def compiled(model: nn.Module) -> tuple[Container, bool]:
     def build(path: Path) -> None:
         nonlocal found
         found = False
+        logger.info("compiling %s for %s; the program is cached", type(model).__name__, chip.name)
         from opennpu.compiler.container import write_model
         from opennpu.compiler.pipeline import Compilation
 
@@ -207,6 +216,7 @@ def packed(container: Container, model: nn.Module, device: torch.device) -> Tens
     for name, (dtype, constant) in signature.model["constants"].items():
         values[name] = torch.tensor(constant, dtype=DTYPES[dtype])
     check_weights(signature.weights, values)
+    logger.info("packing %.0f MB of weights into chip memory", signature.weight_bytes / 1e6)
     memory = torch.empty(signature.weight_bytes, dtype=torch.uint8, device=device)
     for offset, piece in pieces(signature.weights, values, signature.chip):
         memory[offset : offset + len(piece)].copy_(torch.frombuffer(bytearray(piece), dtype=torch.uint8))

@@ -1,5 +1,7 @@
 """SGLang's KV pool as a view of the runtime's pages."""
 
+import logging
+
 import torch
 from opennpu.runtime import _torch
 from opennpu.runtime.device import Device, NpuError
@@ -8,6 +10,8 @@ from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.signature import KvSpec
 from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, unwrap_write_loc
 from torch import Tensor
+
+logger = logging.getLogger("sglang.opennpu")
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -33,6 +37,10 @@ class OpenNpuKvPool(MHATokenToKVPool):
                 f"{self.size} tokens of keys and values do not fit into the chip's memory: {error}. "
                 "Lower --mem-fraction-static or --max-total-tokens"
             ) from error
+        logger.info(
+            "KV pool of %d tokens in pages of %d: %.0f MB of chip memory",
+            self.size, self.page_size, self.page_pool.memory.bytes / 1e6,
+        )  # fmt: skip
         self.pages = device_views(self.page_pool, index)
         self.k_buffer, self.v_buffer = (list(pages.unbind()) for pages in self.pages)
 

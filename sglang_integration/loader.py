@@ -1,6 +1,5 @@
 """SGLang's own loader and model class, without a server."""
 
-import json
 import logging
 import os
 import warnings
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import torch
 from opennpu.dialects.diagnostics import CompileError, Problem
+from opennpu.sglang_integration.model_folder import read_config
 from opennpu.sglang_integration.weight_shapes import check_shapes
 from torch import nn
 
@@ -22,7 +22,7 @@ def load_model(model_dir: Path, dtype: str = "bf16", dummy_weights: bool = False
     parameters are meta tensors: shapes without memory. SGLang's configuration is
     global, so a process loads one model. Raises CompileError.
     """
-    config = _read_config(model_dir, dummy_weights)
+    config = read_config(model_dir, not dummy_weights, " With --dummy-weights, config.json is enough.")
     if not dummy_weights:
         check_shapes(model_dir)
     _prepare_environment()
@@ -38,23 +38,6 @@ def load_model(model_dir: Path, dtype: str = "bf16", dummy_weights: bool = False
     device = DeviceConfig("meta" if dummy_weights else "cpu")
     load_config = LoadConfig(load_format="safetensors")
     return loader(load_config).load_model(model_config=model_config, device_config=device)
-
-
-def _read_config(model_dir: Path, dummy_weights: bool) -> dict:
-    remedy = "Give the directory of a Hugging Face model, with config.json and *.safetensors."
-    if not (model_dir / "config.json").is_file():
-        what = "has no config.json" if model_dir.is_dir() else "is not a directory"
-        raise CompileError(Problem(f"{model_dir} {what}", remedy=remedy))
-    if not dummy_weights and not any(model_dir.glob("*.safetensors")):
-        remedy += " With --dummy-weights, config.json is enough."
-        raise CompileError(Problem(f"{model_dir} has no weights (*.safetensors)", remedy=remedy))
-    try:
-        config = json.loads((model_dir / "config.json").read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CompileError(Problem(f"{model_dir}/config.json is not JSON: {error}", remedy=remedy)) from None
-    if not isinstance(config, dict):
-        raise CompileError(Problem(f"{model_dir}/config.json is not a JSON object", remedy=remedy))
-    return config
 
 
 def _prepare_environment() -> None:

@@ -54,8 +54,10 @@ class OpenNpuPlatform(SRTPlatform):
     # ---- serving
 
     def apply_server_args_defaults(self, server_args) -> None:
-        server_args.sampling_backend = "pytorch"
-        server_args.sleep_on_idle = True  # the scheduler's CPU is one that the chip may run on
+        from opennpu.sglang_integration import arguments
+
+        if server_args.device == NAME:  # npu-export loads on the host
+            arguments.prepare(server_args)
 
     def get_default_attention_backend(self) -> str:
         return NAME

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from opennpu.sglang_integration.arguments import UNSUPPORTED
 
 os.environ.setdefault("SGLANG_PLATFORM", "opennpu")
 
@@ -78,6 +79,17 @@ CALLABLES = {
     # fused layers
     "sglang.kernels.fused_op:BaseFusedOp.register_oot_forward": [],
     "sglang.kernels.fused_op:BaseFusedOp._resolve_forward_method": [],
+    # the server, and what is told of its batches
+    "sglang.launch_server:prepare_server_args": ["argv"],
+    "sglang.launch_server:run_server": ["server_args"],
+    "sglang.launch_server:kill_process_tree": ["parent_pid", "include_parent"],
+    "sglang.launch_server:load_plugins": [],
+    f"{SRT}.utils.common:kill_itself_when_parent_died": [],
+    f"{SRT}.plugins.hook_registry:HookRegistry.register": ["target", "hook", "hook_type"],
+    f"{SRT}.managers.scheduler:Scheduler.process_batch_result": ["batch", "result"],
+    f"{SRT}.managers.schedule_batch:Req.finished": [],
+    f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator.available_size": [],
+    f"{SRT}.runtime_context:get_observability": [],
     # loading a model without a server
     f"{SRT}.model_loader.loader:DefaultModelLoader.load_weights_and_postprocess": [
         "model", "weights", "target_device",
@@ -134,8 +146,18 @@ FIELDS = {
     f"{SRT}.platforms.device_mixin:PlatformEnum": ["OOT"],
     f"{SRT}.server_args:ServerArgs": [
         "model_path", "dtype", "device", "attention_backend", "sampling_backend", "disable_cuda_graph",
-        "skip_tokenizer_init", "log_level",
+        "skip_tokenizer_init", "log_level", "page_size", "sleep_on_idle", "served_model_name",
+        *(rule.field for rule in UNSUPPORTED),
     ],
+    f"{SRT}.plugins.hook_registry:HookType": ["AFTER"],
+    f"{SRT}.managers.schedule_batch:ScheduleBatch": [
+        "reqs", "forward_mode", "extend_lens", "seq_lens_cpu", "launch_ts",
+    ],
+    f"{SRT}.managers.schedule_batch:Req": ["rid", "origin_input_ids", "time_stats"],
+    f"{SRT}.observability.req_time_stats:SchedulerReqTimeStats": ["wait_queue_entry_time"],
+    f"{SRT}.managers.scheduler:Scheduler": ["tp_worker", "token_to_kv_pool_allocator", "server_args"],
+    f"{SRT}.managers.tp_worker:TpModelWorker": ["model_runner"],
+    f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator": ["size", "page_size"],
 }  # fmt: skip
 """Class → attributes that it or its instances must have."""
 
@@ -154,7 +176,11 @@ CALLS = {
         "model_runner.model.forward(", "attn_backend.init_forward_metadata(forward_batch)",
     ],
     f"{SRT}.mem_cache.kv_cache_configurator": ["current_platform.get_kv_pool_cls(kind=kind)"],
-    f"{SRT}.plugins": ['"sglang.srt.platforms"'],
+    f"{SRT}.plugins": ['"sglang.srt.platforms"', '"sglang.srt.plugins"'],
+    f"{SRT}.entrypoints.http_server": ["The server is fired up and ready to roll!"],
+    f"{SRT}.utils.watchdog": ["(pid={proc.pid}) crashed "],
+    f"{SRT}.utils.common": ["PROMETHEUS_MULTIPROC_DIR"],
+    f"{SRT}.model_executor.model_runner_components.weight_updater": ["_derived_weight_cache_error"],
     f"{SRT}.environ": ["SGLANG_PLATFORM", "SGLANG_ROPE_CACHE_FP32"],
 }  # fmt: skip
 """Module → source text without which a hook of ours is never called."""
