@@ -121,10 +121,11 @@ def _window(step, module, load, values, chip, output: Path | None) -> list[str]:
 
 def _kernel(step, module, load, values, chip, output: Path | None) -> list[str]:
     from opennpu.tools.bisection import kernels, reproducer
+    from opennpu.tools.bisection.levels import text_of
     from opennpu.tools.bisection.search import FAULTS, parsed
 
     for alone in kernels.each(module, values, chip):
-        text = alone.module.operation.get_asm(enable_debug_info=True)
+        text = text_of(alone.module)
         try:
             wrong = kernels.differs(alone, step.name, chip)
         except FAULTS:

@@ -13,7 +13,7 @@ from opennpu.compiler.tile_ir import kernel_name, kernels
 from opennpu.dialects.locations import describe
 from opennpu.runtime.chip import Chip
 from opennpu.runtime.device import Device
-from opennpu.tools.bisection.levels import HBM_SLACK, Values, level_of
+from opennpu.tools.bisection.levels import HBM_SLACK, Values, level_of, text_of
 from torch_mlir import ir
 
 UNITS = 1
@@ -43,7 +43,7 @@ def each(module: ir.Module, values: Values, chip: Chip) -> Iterator[Alone]:
 
     machine.entering = keep
     machine.run(module)
-    text = module.operation.get_asm(enable_debug_info=True)
+    text = text_of(module)
     for number, kernel in enumerate(kernels(module)):
         if kernel in entered:
             alone = _only(text, number, module.context)

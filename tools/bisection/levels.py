@@ -45,6 +45,12 @@ Results = dict[str, Tensor]
 """Outputs by name, then the pages of each layer."""
 
 
+def text_of(module: ir.Module) -> str:
+    """With locations, so that what it is parsed into is the same module."""
+    with module.context:  # verifiers need it
+        return module.operation.get_asm(enable_debug_info=True)
+
+
 def level_of(module: ir.Module) -> str:
     if any(op.operation.name == "npu_isa.program" for op in module.body.operations):
         return "npu_isa"

@@ -16,7 +16,7 @@ from opennpu.dialects import load_all
 from opennpu.runtime.chip import Chip
 from opennpu.tools.bisection.kernels import Alone
 from opennpu.tools.bisection.kernels import differs as kernel_differs
-from opennpu.tools.bisection.levels import Values
+from opennpu.tools.bisection.levels import Values, text_of
 from opennpu.tools.bisection.search import still_differs
 from torch import Tensor
 from torch_mlir import ir
@@ -86,8 +86,7 @@ def _load_values(folder: Path, described: Mapping) -> Values:
 
 def _begin(folder: Path, module: ir.Module) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    text = module.operation.get_asm(enable_debug_info=True)
-    (folder / MODULE).write_text(text, encoding="utf-8")
+    (folder / MODULE).write_text(text_of(module), encoding="utf-8")
 
 
 def _finish(folder: Path, launch: dict) -> None:

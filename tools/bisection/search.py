@@ -14,7 +14,7 @@ from opennpu.dialects.diagnostics import CompileError
 from opennpu.runtime.chip import Chip
 from opennpu.runtime.device import NpuError
 from opennpu.tools.bisection.judge import Verdict, judge
-from opennpu.tools.bisection.levels import Results, Values, level_of, run, run_exact, run_torch
+from opennpu.tools.bisection.levels import Results, Values, level_of, run, run_exact, run_torch, text_of
 from torch_mlir import ir
 
 FAULTS = (TileFault, NpuError, CompileError, ir.MLIRError, AssertionError)
@@ -92,10 +92,6 @@ def still_differs(module: ir.Module, name: str, values: Values, chip: Chip) -> b
 def copy_of(archive: Archive) -> Archive:
     """One that the importer may change."""
     return Archive(copy.deepcopy(archive.program), archive.metadata)
-
-
-def text_of(module: ir.Module) -> str:
-    return module.operation.get_asm(enable_debug_info=True)
 
 
 def parsed(text: str, context: ir.Context) -> ir.Module:

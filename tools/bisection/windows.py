@@ -7,7 +7,7 @@ from opennpu.compiler.interpreters import npu as npu_interpreter
 from opennpu.compiler.rewriting import attr, functions
 from opennpu.compiler.tile_ir import walk
 from opennpu.dialects.locations import describe
-from opennpu.tools.bisection.levels import Values
+from opennpu.tools.bisection.levels import Values, text_of
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
@@ -40,7 +40,7 @@ def smallest(
         width = 1
         while width <= min(WIDEST, 2 * len(ops)):
             for window in _windows(module, ops, width, machine, known):
-                text = window.module.operation.get_asm(enable_debug_info=True)
+                text = text_of(window.module)
                 if differs(window.module, window.values):
                     return replace(window, module=ir.Module.parse(text))
             width *= 2

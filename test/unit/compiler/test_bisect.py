@@ -146,6 +146,33 @@ def test_a_right_pipeline(archive, tmp_path, capsys):
     assert "no pass changes what the model computes" in text
 
 
+class Layers(torch.nn.Module):
+    """Equal layers, which become a loop."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + F.gelu(layer(x))
+        return x
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_loop_over_layers(wrong, planted, tmp_path, capsys):
+    torch.manual_seed(0)
+    path, folder = tmp_path / "layers.pt2", tmp_path / "wrong"
+    torch.export.save(torch.export.export(Layers().eval(), (torch.randn(5, 16),)), path)
+    if wrong:
+        planted("npu-tile-double-buffer", short_loop)
+    assert npu_bisect.main([str(path), "-o", str(folder)]) == int(wrong), capsys.readouterr().out
+    assert folder.exists() == wrong
+    if wrong:
+        assert "npu.repeat" not in (folder / "before.mlir").read_text()
+        assert npu_bisect.main([str(folder)]) == 1
+
+
 def test_a_part_of_the_pipeline(archive, capsys):
     assert npu_bisect.main([str(archive), "--stage", "npu_isa"]) == 0
     assert "npu-fuse-epilogue" not in capsys.readouterr().out
