@@ -22,8 +22,9 @@ def page() -> str:
     parts = [HEAD, "## The pipeline\n"]
     parts += [f"- to `{level}`: " + ", ".join(f"`{name}`" for name in PIPELINE[level]) for level in PIPELINE]
     parts.append("")
-    order = [name for names in PIPELINE.values() for name in names]
-    passes = sorted(registry.load_all().values(), key=lambda p: order.index(p.name))
+    passes = registry.load_all()
+    order = [name for names in PIPELINE.values() for name in names if name in passes]
+    passes = [passes[name] for name in (*order, *sorted(passes.keys() - set(order)))]
     return "\n".join([*parts, *(_section(p) for p in passes)])
 
 

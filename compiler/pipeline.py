@@ -41,6 +41,7 @@ PIPELINE: dict[str, tuple[str, ...]] = {
 }
 """Level of IR → the passes that lead to it; torch is where the importer leaves the program."""
 
+ROLL = "npu-roll-layers"
 LEVELS = ("torch", *PIPELINE)
 STAGES = ("load", *LEVELS, "assemble", "weights")
 """What a compilation does, in order, as `Compilation.progress` is told and `Result.seconds` tells."""
@@ -55,11 +56,15 @@ def stage(name: str, chip: Chip) -> Stage:
 
 @dataclass
 class Compilation:
-    """One run of the compiler, and what it learned on the way."""
+    """One run of the compiler, and what it learned on the way.
+
+    `capture` is a call of `passes.capture.run`, which then runs before the layers are rolled.
+    """
 
     chip: Chip
     dump_dir: Path | None = None
     progress: Callable[[str], None] = lambda stage: None
+    capture: Callable[[ir.Module], object] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def load(self, path: Path) -> Archive:
@@ -78,9 +83,16 @@ class Compilation:
         self._dump("torch", module)
         for name in LEVELS[1 : LEVELS.index(level) + 1]:
             with self._timed(name), module.context, ir.Location.unknown():
-                run_pipeline(module, [stage(p, self.chip) for p in PIPELINE[name]])
+                run_pipeline(module, self._stages(name))
             self._dump(name, module)
         return module
+
+    def _stages(self, level: str) -> list[Stage]:
+        stages = [stage(name, self.chip) for name in PIPELINE[level]]
+        if self.capture and ROLL in PIPELINE[level]:
+            own = registry.Pass("npu-capture", "as the caller wants it", self.capture)
+            stages.insert(PIPELINE[level].index(ROLL), Stage(own.name, own))
+        return stages
 
     def write(
         self,

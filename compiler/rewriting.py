@@ -6,8 +6,8 @@ from typing import Any
 from opennpu.dialects.symbols import dims_of
 from torch_mlir import ir
 
-EFFECTS = frozenset({"npu.kv_write", "npu.rope_kv_write", "npu.paged_attention", "npu.repeat"})
-"""The `npu` ops that read or write KV pages; the order among them is kept."""
+EFFECTS = frozenset({"npu.kv_write", "npu.rope_kv_write", "npu.paged_attention", "npu.repeat", "npu.capture"})
+"""The `npu` ops that read or write KV pages, or write an output; the order among them is kept."""
 
 
 # ---- reading

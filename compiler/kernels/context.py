@@ -22,6 +22,7 @@ from opennpu.compiler.kernels.values import (
     ArgBase,
     Base,
     RolledWeightBase,
+    RowBase,
     SlotBase,
     View,
     WeightBase,
@@ -229,6 +230,8 @@ class KernelContext:
                 return b.arg("weights") + offset
             case RolledWeightBase(table, layer):
                 return b.arg("weights") + self._layer_offset(b, table, layer)
+            case RowBase(key, nbytes, row):
+                return b.arg(key) + b.sym(nbytes) * row
 
     def _layer_offset(self, b: TileBuilder, table: int, layer: I64) -> I64:
         """Read once, at the start of the kernel: the sequencer waits for each scalar load."""

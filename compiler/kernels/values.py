@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opennpu.compiler.kernels.scalars import I64
+from opennpu.compiler.kernels.scalars import I64, Index
 from opennpu.compiler.kernels.views import Strided, is_contiguous, row_major
 from opennpu.dialects.isa.table import DTYPE_BYTES, ISA
 from opennpu.dialects.symbols import Dim, Sym, dim, dims_of, num_elements
@@ -48,7 +48,16 @@ class RolledWeightBase:
     layer: I64
 
 
-Base = ArgBase | SlotBase | WeightBase | RolledWeightBase
+@dataclass(frozen=True)
+class RowBase:
+    """Row `row` (an i64 or a number) of `bytes` bytes each, of the launch argument `key`."""
+
+    key: str
+    bytes: Dim
+    row: Index
+
+
+Base = ArgBase | SlotBase | WeightBase | RolledWeightBase | RowBase
 
 
 @dataclass(frozen=True, kw_only=True)

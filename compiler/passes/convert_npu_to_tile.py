@@ -9,6 +9,7 @@ import json
 
 from opennpu.compiler.kernels import (
     attention,
+    capture,
     cumsum,
     experts,
     grouped_matmul,
@@ -45,6 +46,7 @@ EMITTERS: dict[str, Emitter] = {
     "npu.kv_write": kv.emit_kv_write,
     "npu.rope_kv_write": rope.emit_rope_kv_write,
     "npu.repeat": repeat.emit_repeat,
+    "npu.capture": capture.emit_capture,
 }
 
 
@@ -102,6 +104,7 @@ def _declare_arguments(ctx: KernelContext, main: func.FuncOp) -> list[View]:
         name = attributes["npu.output"].value if "npu.output" in attributes else f"output{i}"
         outputs.append(_buffer(ctx, "output", name, value, attributes))
         _aim(ctx, value, outputs[-1])
+    capture.declare_outputs(ctx, main)
     for symbol in ctx.ranges:
         ctx.arguments.symbol(symbol)
     ctx.arguments.memory("weights")

@@ -19,6 +19,7 @@ __all__ = [
     "add_rms_norm",
     "binary",
     "broadcast_to",
+    "capture",
     "cast",
     "combine_rows",
     "concat",
@@ -360,6 +361,13 @@ def rope_kv_write(
     sizes = [i64_attr(n) for n in (layer, heads, kv_heads, head_dim, v_head_dim)]
     result = like(qkv, [dims(qkv)[0], heads * head_dim])
     return ops.RopeKvWriteOp(qkv, positions, cache, slots, *sizes, ir.BoolAttr.get(neox), result).q
+
+
+# ---- debugging
+
+
+def capture(x: Value, output: str, layer: int = 0) -> None:
+    ops.CaptureOp(x, ir.StringAttr.get(output), i64_attr(layer))
 
 
 # ---- regions

@@ -93,7 +93,7 @@ class ReadsKV(ir.MemoryEffectsOpInterface):
 
 
 class WritesKV(ir.MemoryEffectsOpInterface):
-    """Writes KV pages: never dead, never moved over a read."""
+    """Writes KV pages, or an output: never dead, never moved over a read."""
 
     @staticmethod
     def get_effects(op: ir.OpView, effects: ir.MemoryEffectInstancesList) -> None:

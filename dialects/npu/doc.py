@@ -3,13 +3,13 @@
 import inspect
 from pathlib import Path
 
-from opennpu.dialects.npu import attention, elementwise, experts, movement, products, structure
+from opennpu.dialects.npu import attention, debug, elementwise, experts, movement, products, structure
 from opennpu.dialects.npu.dialect import BINARY, NPU, REDUCE, UNARY
 from opennpu.dialects.npu.products import ACTIVATIONS
 from torch_mlir.dialects import ext
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "npu.md"
-FAMILIES = (elementwise, products, experts, movement, attention, structure)
+FAMILIES = (elementwise, products, experts, movement, attention, structure, debug)
 
 HEAD = """# The npu dialect
 

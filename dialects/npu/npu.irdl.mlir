@@ -84,6 +84,13 @@ module {
       %10 = irdl.base "!builtin.tensor" 
       irdl.results(q: %10)
     }
+    irdl.operation @capture {
+      %0 = irdl.base "!builtin.tensor" 
+      irdl.operands(x: %0)
+      %1 = irdl.base "#builtin.string" 
+      %2 = irdl.base "#builtin.integer" 
+      irdl.attributes {"output" = %1, "layer" = %2}
+    }
     irdl.operation @constant {
       %0 = irdl.base "#builtin.float" 
       %1 = irdl.base "#builtin.integer" 

@@ -8,6 +8,7 @@ from opennpu.dialects.npu.attention import (
     RopeOp,
     VarlenAttentionOp,
 )
+from opennpu.dialects.npu.debug import CaptureOp
 from opennpu.dialects.npu.dialect import NPU
 from opennpu.dialects.npu.elementwise import (
     AddRmsNormOp,
@@ -51,6 +52,7 @@ __all__ = [
     "AddRmsNormOp",
     "BinaryOp",
     "BroadcastOp",
+    "CaptureOp",
     "CastOp",
     "CombineRowsOp",
     "ConcatOp",

@@ -46,7 +46,7 @@ class KvEffectsInside(ir.MemoryEffectsOpInterface):
         names = {inner.operation.name for inner in op.regions[0].blocks[0]} if op.regions[0].blocks else set()
         if names & {"npu.paged_attention"}:
             effects.append(ir.MemoryEffect.Read)
-        if names & {"npu.kv_write", "npu.rope_kv_write"}:
+        if names & {"npu.kv_write", "npu.rope_kv_write", "npu.capture"}:
             effects.append(ir.MemoryEffect.Write)
 
 

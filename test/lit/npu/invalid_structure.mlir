@@ -63,3 +63,19 @@ func.func @no_terminator(%x: tensor<4x8xf32>) {
   }) {resultSegmentSizes = array<i32: 1, 0, 0, 0, 0, 0, 0, 0>} : () -> tensor<4x8xf32>
   return
 }
+
+// -----
+
+func.func @negative_row(%x: tensor<4x8xf32>) {
+  // expected-error@+1 {{'npu.capture' op layer -1 is negative}}
+  "npu.capture"(%x) {output = "x", layer = -1 : i64} : (tensor<4x8xf32>) -> ()
+  return
+}
+
+// -----
+
+func.func @no_output(%x: tensor<4x8xf32>) {
+  // expected-error@+1 {{'npu.capture' op output has no name}}
+  "npu.capture"(%x) {output = "", layer = 0 : i64} : (tensor<4x8xf32>) -> ()
+  return
+}

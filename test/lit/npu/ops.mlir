@@ -105,3 +105,10 @@ func.func @dense_attention(%q: tensor<?x4x?x16xbf16, ["B", "4", "T", "16"]> {npu
   %2 = "npu.varlen_attention"(%p, %p, %p, %s, %s) {scale = 0.25 : f32, logit_cap = 0.0 : f32, causal = false, window = 8} : (tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?x4x16xf32, ["T", "4", "16"]>, tensor<?xi64, ["B + 1"]>, tensor<?xi64, ["B + 1"]>) -> tensor<?x4x16xf32, ["T", "4", "16"]>
   return
 }
+
+// CHECK-LABEL: func @debug(
+// CHECK: npu.capture %x {layer = 2, output = hidden}
+func.func @debug(%x: tensor<?x8xf32, ["T", "8"]> {npu.input = "x"}) {
+  "npu.capture"(%x) {output = "hidden", layer = 2 : i64} : (tensor<?x8xf32, ["T", "8"]>) -> ()
+  return
+}
