@@ -9,7 +9,7 @@ from lab import DEMO, Lab
 from tiny_models import exported, tiny_llama, tiny_model, tiny_qwen3  # noqa: F401  fixtures
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-TEXT = Path(__file__).parent / "data" / "declaration.txt"
+TEXT = Path(__file__).parents[2] / "tools" / "baseline" / "declaration.txt"
 
 
 @pytest.fixture(scope="session")
