@@ -2,37 +2,22 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from opennpu.runtime.device import Device
-from opennpu.runtime.language_model import CachedSequence, Chunk, LanguageModel
-from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.program import Program
+from opennpu.tools.baseline.causal import Causal, load_tokenizer
+from opennpu.tools.baseline.prompts import TEXT, prompts
+from opennpu.tools.baseline.record import DTYPES
+from opennpu.tools.validation.results import relative_error, top1_agreement
+from opennpu.tools.validation.subject import ChipModel
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 ROOT = Path(__file__).parents[1]
-PAGE_SIZE = 16  # tokens
-
-PROMPTS = (
-    "The capital of France is",
-    "Water boils at a temperature of",
-    "def fibonacci(n):\n    ",
-    "Ingredients for pancakes:\n1. Flour\n2.",
-    "Alice: How was your trip?\nBob:",
-    "7 + 5 = 12\n8 + 6 =",
-    "Once upon a time, in a small village by the sea, there lived",
-    "SELECT name, price FROM products WHERE",
-    "Le soleil se lève à l'est et se couche",
-)
-"""Facts, code, a list, dialogue, arithmetic, a story, another language."""
-
-QUESTION = "Why is the sky blue?"
-"""The tenth prompt, in the chat template."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +43,12 @@ class Parting:
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     torch.set_grad_enabled(False)
-    tokenizer = AutoTokenizer.from_pretrained(args.model_dir, local_files_only=True)
-    models = {"fp32": _Transformers(args.model_dir, torch.float32)}
-    models["bf16"] = _Transformers(args.model_dir, torch.bfloat16)
-    models["chip"] = _Chip(args.program)
+    tokenizer = load_tokenizer(args.model_dir)
+    models = {name: Causal(args.model_dir, dtype) for name, dtype in DTYPES.items()}
+    models["chip"] = ChipModel(Program.load(Device(), args.program))
     continuations = []
-    for label, prompt in tqdm(list(_prompts(tokenizer)), disable=None):
-        generated = {name: model.greedy(prompt, args.tokens) for name, model in models.items()}
+    for label, prompt in tqdm(list(prompts(tokenizer)), disable=None):
+        generated = {name: _greedy(model, prompt, args.tokens) for name, model in models.items()}
         continuations.append(Continuation(label, prompt, generated))
     text = tokenizer(args.text.read_text()).input_ids
     page = "\n".join(
@@ -86,61 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--program", type=Path, default=demo / "model.npu", help="default: the demo's")
     parser.add_argument("--model-dir", type=Path, default=demo / "smollm2", help="the same model's directory")
     parser.add_argument("--tokens", type=int, default=32, help="to generate after each prompt")
-    text = ROOT / "test" / "e2e" / "data" / "declaration.txt"
-    parser.add_argument("--text", type=Path, default=text, help="running text for teacher-forced logits")
+    parser.add_argument("--text", type=Path, default=TEXT, help="running text for teacher-forced logits")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "greedy.md")
     return parser
 
 
-def _prompts(tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, list[int]]]:
-    """(what to show, tokens) of every prompt."""
-    for prompt in PROMPTS:
-        yield prompt, tokenizer(prompt).input_ids
-    messages = [{"role": "user", "content": QUESTION}]
-    chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-    yield f"(chat) {QUESTION}", chat["input_ids"]
-
-
-# ---- the three
-
-
-class _Transformers:
-    """A causal language model of transformers."""
-
-    def __init__(self, model_dir: Path, dtype: torch.dtype):
-        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, local_files_only=True)
-        self.model = model.eval()
-        ends = model.generation_config.eos_token_id
-        self.ends = ends if isinstance(ends, list) else [ends]
-
-    def greedy(self, prompt: list[int], count: int) -> list[int]:
-        ids = torch.tensor([prompt])
-        options = {"max_new_tokens": count, "do_sample": False, "pad_token_id": self.ends[0]}
-        output = self.model.generate(ids, attention_mask=torch.ones_like(ids), **options)
-        return [token for token in output[0, len(prompt) :].tolist() if token not in self.ends]
-
-    def logits(self, tokens: list[int]) -> Tensor:
-        """[tokens, vocabulary] in float32."""
-        return self.model(torch.tensor([tokens])).logits[0].float()
-
-
-class _Chip:
-    """A compiled program on the native engine."""
-
-    def __init__(self, path: Path, tokens: int = 4096):
-        program = Program.load(Device(), path)
-        pool = PagePool(program.device, program.signature.kv, PAGE_SIZE, tokens // PAGE_SIZE)
-        self.model = LanguageModel(program, pool)
-
-    def greedy(self, prompt: list[int], count: int) -> list[int]:
-        return list(self.model.generate(prompt, count))
-
-    def logits(self, tokens: list[int]) -> Tensor:
-        """[tokens, vocabulary] in float32."""
-        sequence = CachedSequence()
-        (logits,) = self.model.forward([Chunk(sequence, tokens, logits=len(tokens))])
-        self.model.release(sequence)
-        return logits
+def _greedy(model: Causal | ChipModel, prompt: list[int], count: int) -> list[int]:
+    out = model.greedy(prompt, count)
+    return out.tokens if isinstance(model, Causal) else out
 
 
 # ---- the page
@@ -214,7 +151,7 @@ def _parting(c: Continuation, name: str, models: dict) -> Parting | None:
 def _teacher_forced(text: list[int], path: Path, logits: dict[str, Tensor]) -> list[str]:
     exact = logits["fp32"]
     rows = [
-        f"| {who} | {_top1(logits[name], exact):.2%} | {_relative_error(logits[name], exact):.3%} |"
+        f"| {who} | {top1_agreement(logits[name], exact):.2%} | {relative_error(logits[name], exact):.3%} |"
         for name, who in (("bf16", "transformers bf16"), ("chip", "OpenNPU"))
     ]
     return [
@@ -227,14 +164,6 @@ def _teacher_forced(text: list[int], path: Path, logits: dict[str, Tensor]) -> l
         "|---|---|---|",
         *rows,
     ]
-
-
-def _top1(x: Tensor, reference: Tensor) -> float:
-    return float((x.argmax(-1) == reference.argmax(-1)).float().mean())
-
-
-def _relative_error(x: Tensor, reference: Tensor) -> float:
-    return float((x - reference).norm() / reference.norm())
 
 
 def _agreement(expected: list[int], found: list[int]) -> int:

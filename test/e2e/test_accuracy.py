@@ -2,15 +2,8 @@
 
 from lab import Lab
 from opennpu.runtime.language_model import Chunk
+from opennpu.tools.validation.results import relative_error, top1_agreement
 from torch import Tensor
-
-
-def relative_error(x: Tensor, reference: Tensor) -> float:
-    return float((x - reference).norm() / reference.norm())
-
-
-def top1_agreement(x: Tensor, reference: Tensor) -> float:
-    return float((x.argmax(-1) == reference.argmax(-1)).float().mean())
 
 
 def test_logits_as_good_as_transformers_in_bfloat16(

@@ -1,14 +1,10 @@
 """A recorded launch as one HTML page: the data, and a script that draws it (page.html)."""
 
-import json
-from pathlib import Path
-
 from opennpu.runtime.timing import ENGINES, TimingReport
 from opennpu.tools.npu_sim import CAUSES
+from opennpu.tools.page.template import filled
 from opennpu.tools.profile.names import op_name
 
-TEMPLATE = Path(__file__).with_name("page.html")
-PLACE = "/*DATA*/null"
 MOST_SLICES = 20_000
 """Of the recording that go into the page."""
 
@@ -32,8 +28,7 @@ def page(report: TimingReport, title: str, launch: str, tokens: int | None, inst
         "instructions": instructions,
         **_slices(report),
     }
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-    return TEMPLATE.read_text(encoding="utf-8").replace(PLACE, text)
+    return filled("profile/page.html", data)
 
 
 def _chip(report: TimingReport) -> dict:

@@ -1,0 +1,175 @@
+"""npu-validate: sound models hold every bound, and what is broken is named where it is broken."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from opennpu.compiler.frontend.archive import load_archive, save_archive
+from opennpu.compiler.passes import capture
+from opennpu.compiler.rewriting import functions
+from opennpu.dialects import npu
+from opennpu.tools import npu_validate
+from opennpu.tools.validation import layer_level
+from opennpu.tools.validation.subject import Subject
+from tiny_models import run_tool
+from torch_mlir import ir
+
+TOKENS = torch.randint(2, 261, (24,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.fixture(scope="module")
+def bf16(tiny_llama, tmp_path_factory) -> Subject:
+    """A Llama of two layers in bfloat16, exported."""
+    folder = tmp_path_factory.mktemp("validate")
+    result = run_tool("npu_export", tiny_llama, "-o", folder / "bf16.pt")
+    assert result.returncode == 0, result.stderr
+    return Subject(tiny_llama, folder)
+
+
+@pytest.fixture
+def fp32(tiny_model, exported, tmp_path):
+    """fp32(name of MODELS) is that model in float32, exported."""
+
+    def subject(name: str) -> Subject:
+        directory = tiny_model(name)
+        (tmp_path / "fp32.pt").symlink_to(exported(directory))
+        return Subject(directory, tmp_path, "fp32")
+
+    return subject
+
+
+# ---- layers
+
+
+@pytest.mark.parametrize("select", capture.SELECT)
+def test_captures_change_no_bit(bf16, tmp_path, select):
+    bf16.compile(tmp_path / "captured.npu", lambda module: capture.run(module, select))
+    outputs, _ = bf16.load(tmp_path / "captured.npu").outputs(TOKENS)
+    assert len(outputs) > 2
+    assert torch.equal(outputs["logits"], bf16.load().logits(TOKENS))
+
+
+@pytest.mark.parametrize("ops", [False, True])
+def test_a_sound_model_holds_its_bounds(bf16, ops):
+    level = layer_level.validate(bf16, TOKENS, ops)
+    assert level.holds and level.data["first"] is None
+    titles = [row["title"] for row in level.data["rows"]]
+    if ops:
+        assert {"model.layers.1.mlp.down_proj#0", "model.layers.0.self_attn.attn#0"} <= set(titles)
+    else:
+        assert titles == ["layer 0", "layer 1", "logits"]
+    assert all(row["rounded"] > 0 for row in level.data["rows"] if row["title"].startswith("layer"))
+
+
+@pytest.mark.parametrize("name", ["gemma2", "mixtral"])
+def test_every_op_of_other_families_finds_its_reference(fp32, name):
+    """In float32 a value beside another one than its own would be off by all of it."""
+    level = layer_level.validate(fp32(name), TOKENS, ops=True)
+    assert level.holds, level.lines
+    assert len(level.data["rows"]) > 12
+
+
+def test_a_wrong_weight_is_named(bf16, tmp_path):
+    """The program has another down projection in layer 1 than the reference: a tenth of it changed."""
+    archive = load_archive(bf16.archive_path)
+    weight = archive.program.state_dict["model.layers.1.mlp.down_proj.weight"]
+    weight.data[: len(weight) // 10] *= -1
+    save_archive(tmp_path / "bf16.pt", archive)
+    broken = Subject(bf16.model_dir, tmp_path)
+    reference = load_archive(bf16.archive_path)
+    level = layer_level.validate(broken, TOKENS, replace=1, reference=reference)
+    assert level.data["first"] == "layer 1"
+    assert level.data["replaced"]["holds"]  # what follows is sound
+    assert not layer_level.validate(broken, TOKENS, replace=0, reference=reference).data["replaced"]["holds"]
+    ops = layer_level.validate(broken, TOKENS, ops=True, reference=reference)
+    assert ops.data["first"] == "model.layers.1.mlp.down_proj#0"
+
+
+def test_a_wrong_kernel_is_named(bf16, monkeypatch):
+    """Attention of layer 1 with another scale, as a compiler's fault would make it."""
+    right = capture.run
+
+    def wrong(module, *options):
+        for op in list(next(functions(module)).regions[0].blocks[0].operations):
+            if op.operation.name == "npu.paged_attention" and op.layer.value == 1:
+                with module.context, ir.Location.unknown():
+                    op.attributes["scale"] = npu.build.f32_attr(2 * op.scale.value)
+        return right(module, *options)
+
+    monkeypatch.setattr(capture, "run", wrong)
+    level = layer_level.validate(bf16, TOKENS, ops=True)
+    assert level.data["first"] == "model.layers.1.self_attn.attn#0"
+
+
+# ---- the command
+
+
+@pytest.fixture(scope="module")
+def baseline(bf16, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("baseline") / "tiny.json"
+    result = run_tool("npu_baseline", "record", bf16.model_dir, "-o", path, "--tokens", 96, "--generate", 6)
+    assert result.returncode == 0, result.stderr
+    assert "perplexity" in result.stdout
+    return path
+
+
+def validate(subject: Subject, *arguments: object) -> int:
+    return npu_validate.main(
+        [str(subject.model_dir), "--work-dir", str(subject.work_dir), *map(str, arguments)]
+    )
+
+
+def test_model_level_beside_a_file(bf16, baseline, tmp_path, capsys):
+    report, figures = tmp_path / "report.html", tmp_path / "figures.json"
+    options = ("--level", "model", "--baseline", baseline, "--unit", "roofline")
+    assert validate(bf16, *options, "--report", report, "--json", figures) == 0
+    assert "parity in roofline" in capsys.readouterr().out
+    data = json.loads(figures.read_text())
+    level = data["levels"]["model"]
+    assert data["holds"] and {"top-1 agreement with fp32", "error of logprobs (rms)"} <= {
+        check["name"] for check in level["checks"]
+    }
+    exact, chip = level["data"]["perplexity"]["PyTorch fp32"], level["data"]["perplexity"]["chip"]
+    assert abs(chip / exact - 1) < 0.05 and level["data"]["perplexity"]["PyTorch bf16"] != exact
+    page = report.read_text()
+    embedded = re.search(r"const D = (.*);\n", page).group(1)
+    assert json.loads(embedded) == data
+    assert not re.search(r"(src|href)=|@import|https?://", page)  # needs no network
+
+
+def test_a_broken_model_fails(bf16, baseline, tmp_path, capsys):
+    """Rows of the output matrix changed places in the program alone."""
+    archive = load_archive(bf16.archive_path)
+    weight = archive.program.state_dict["lm_head.weight"]
+    weight.data.copy_(weight.data.roll(1, 0))
+    save_archive(tmp_path / "bf16.pt", archive)
+    broken = Subject(bf16.model_dir, tmp_path)
+    assert validate(broken, "--level", "model", "--baseline", baseline) == 1
+    assert "FAIL top-1 agreement" in capsys.readouterr().out
+
+
+def test_slower_than_asked_for_fails(bf16, baseline):
+    assert validate(bf16, "--level", "model", "--baseline", baseline, "--min-parity", 1e9) == 1
+
+
+def test_a_baseline_of_another_model_is_refused(bf16, tiny_qwen3, baseline, capsys):
+    other = Subject(tiny_qwen3, bf16.work_dir)
+    assert validate(other, "--level", "model", "--baseline", baseline) == 2
+    assert "another model" in capsys.readouterr().err
+
+
+def test_what_cannot_be_done_is_told(bf16, tmp_path, capsys):
+    assert validate(bf16, "--level", "layer", "--replace", 9) == 2
+    assert "there is no layer 9 to replace; layers are 0 to 1" in capsys.readouterr().err
+    assert npu_validate.main([str(tmp_path)]) == 2
+    assert "config.json" in capsys.readouterr().err
+    shutil.rmtree(tmp_path)
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit):
+        npu_validate.main(["--help"])
+    assert "examples:" in capsys.readouterr().out

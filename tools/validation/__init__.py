@@ -1,0 +1,1 @@
+"""npu-validate: each level of the stack beside something independent of it."""
