@@ -3,6 +3,7 @@
 #   make demo       SmolLM2 from its package to text on the virtual chip; PROMPT="…" asks something else
 #   make serve      that model behind an OpenAI-compatible server, on PORT
 #   make test       lint, then all tests
+#   make serving-tests   64 requests in every setting of SGLang that matters, answered as one by one
 #   make bench      speed of the native engine beside the machine's limits
 #   make bench-serving   SGLang on the virtual chip beside SGLang's own CPU engine, about ten minutes
 #   make sanitize   the loader's fuzz test and the streams' stress test under the sanitizers
@@ -26,7 +27,7 @@ CXX     := $(shell find runtime test/faults \( -name '*.cpp' -o -name '*.h' \) -
 # Build tools come from the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: all demo serve test lint lit unit bench bench-serving sanitize sanitize-device clean
+.PHONY: all demo serve test lint lit unit serving-tests bench bench-serving sanitize sanitize-device clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed
@@ -77,6 +78,9 @@ lit: $(VENV)/installed
 # worker, so that its models are made once.
 unit: $(DEMO)/model.npu
 	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder test/e2e test/unit
+
+serving-tests: $(DEMO)/model.npu
+	python -m pytest -v -rP -m serving test/e2e/test_serving.py
 
 bench: $(DEMO)/model.npu
 	python benchmarks/engine.py $< --json build/bench.json

@@ -24,6 +24,7 @@ TINY = {
 }
 MODELS = {
     "llama": ("llama", {"tie_word_embeddings": False}),
+    "llama-long": ("llama", {"max_position_embeddings": 2048}),
     "llama-wide": (
         "llama",
         {"head_dim": 128, "num_key_value_heads": 1, "attention_bias": True, "vocab_size": 307},
