@@ -165,6 +165,15 @@ NAMES = [
     f"{SRT}.layers.activation:SiluAndMul",
     f"{SRT}.layers.quantization.unquant:UnquantizedFusedMoEMethod",
     f"{SRT}.platforms:current_platform",
+    f"{SRT}.plugins.hook_registry:HookRegistry.register",
+    f"{SRT}.plugins.hook_registry:HookType.AFTER",
+    f"{SRT}.managers.scheduler:Scheduler.process_batch_result",
+    f"{SRT}.runtime_context:get_observability",
+    f"{SRT}.utils.common:kill_itself_when_parent_died",
+    "sglang.launch_server:kill_process_tree",
+    "sglang.launch_server:load_plugins",
+    "sglang.launch_server:prepare_server_args",
+    "sglang.launch_server:run_server",
 ]
 """Classes and values that are used as they are."""
 
@@ -252,6 +261,11 @@ def find_dotted(path: str):
         except ModuleNotFoundError:
             continue
     raise ModuleNotFoundError(path)
+
+
+@pytest.mark.parametrize("path", NAMES)
+def test_name(path):
+    find(path)
 
 
 def test_every_override_is_of_a_hook():
