@@ -37,17 +37,7 @@ def test_a_batch_changes_nothing(tiny, tiny_load, tiny_alone, settings, tmp_path
         print(settings, serving_load.check(server, settings, tiny_load, tiny_alone), sep=": ")
 
 
-def test_the_demo_model(smollm2, text, tmp_path):
-    """Fewer and shorter requests than in the matrix."""
-    settings = replace(serving_load.MATRIX[2], chunk=128)
-    load = serving_load.requests(text, *FEWER)
-    with serving_load.server(smollm2, tmp_path, settings, SMALL_POOL) as server:
-        expected = server.ask(load, concurrency=1)
-        serving_load.check(server, settings, load, expected)
-    check_transformers(smollm2, load, expected)
-
-
-# ---- the whole matrix
+# ---- with the demo's model
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +48,17 @@ def load(text) -> list[Request]:
 @pytest.fixture(scope="module")
 def demo_alone(smollm2, load, tmp_path_factory) -> list[Answer]:
     return alone(smollm2, load, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.mark.serving
+def test_the_demo_model(smollm2, text, tmp_path):
+    """Fewer and shorter requests, for a first look."""
+    settings = replace(serving_load.MATRIX[2], chunk=128)
+    load = serving_load.requests(text, *FEWER)
+    with serving_load.server(smollm2, tmp_path, settings, SMALL_POOL) as server:
+        expected = server.ask(load, concurrency=1)
+        serving_load.check(server, settings, load, expected)
+    check_transformers(smollm2, load, expected)
 
 
 @pytest.mark.serving
