@@ -58,6 +58,7 @@ BASELINES = ("in-tree bf16", "in-tree f32")
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # servers end with this process
     deadline = time.monotonic() + 60 * args.minutes
     result = {"machine": _machine(), "arguments": _texts(vars(args)), "starts": [], "runs": []}
     with tempfile.TemporaryDirectory(prefix="opennpu-serving-") as folder, contextlib.ExitStack() as stack:
