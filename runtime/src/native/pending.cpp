@@ -11,7 +11,7 @@ bool within(const Extent& a, const Extent& b) { return b.begin <= a.begin && a.e
 }  // namespace
 
 void Pending::add(const Extent& to, const std::byte* from, std::byte* spm) {
-  if (count_ == loads_.size()) copy(0, spm);
+  if (count_ == loads_.size()) copy(0, spm);  // the oldest: most likely nobody looks at it any more
   loads_[count_++] = {to, from};
 }
 

@@ -1,6 +1,7 @@
 // Loads into scratchpad that have not been copied yet.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -35,10 +36,10 @@ class Pending {
     Extent to;
     const std::byte* from;
   };
-  void remove(size_t i) { loads_[i] = loads_[--count_]; }
+  void remove(size_t i) { std::copy(loads_.data() + i + 1, loads_.data() + count_--, loads_.data() + i); }
   void copy(size_t i, std::byte* spm);
 
-  std::array<Load, 8> loads_;  // disjoint
+  std::array<Load, 32> loads_;  // disjoint, the oldest first; more than a kernel's buffers
   size_t count_ = 0;
 };
 
