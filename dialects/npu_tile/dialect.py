@@ -63,8 +63,10 @@ class LoadScalarOp(NpuTile.Operation, name="load_scalar"):
 
 
 class AllocOp(NpuTile.Operation, name="alloc", traits=[AllocEffects]):
-    """A tile buffer; planning adds `address` (bytes), double buffering `slots` and `loop` (see `slot`). It may say
-    how many slots it `wants` before others have more than one."""
+    """A tile buffer; planning adds `address` (bytes), double buffering `slots` and `loop` (see `slot`).
+
+    It may say how many slots it `wants` before others have more than one.
+    """
 
     buffer: Result[ir.MemRefType]
     verify_invariants = staticmethod(verify.alloc)
