@@ -11,6 +11,7 @@ from opennpu.compiler.assembler import assemble, signature_of
 from opennpu.compiler.container import write_model
 from opennpu.compiler.frontend.archive import Archive, load_archive, tensors
 from opennpu.compiler.frontend.importer import import_program
+from opennpu.compiler.kernels.choices import Choices
 from opennpu.compiler.pass_manager import Stage, run_pipeline
 from opennpu.compiler.passes import registry
 from opennpu.compiler.weights import check_weights, have_values, segment
@@ -47,11 +48,12 @@ STAGES = ("load", *LEVELS, "assemble", "weights")
 """What a compilation does, in order, as `Compilation.progress` is told and `Result.seconds` tells."""
 
 
-def stage(name: str, chip: Chip) -> Stage:
-    """A pass of the pipeline, told the chip where it asks for one."""
+def stage(name: str, chip: Chip, choices: Choices | None = None) -> Stage:
+    """A pass of the pipeline, told the chip, and choices, where it asks for them."""
     own = registry.find(name)
-    takes_chip = own is not None and "chip" in inspect.signature(own.run).parameters
-    return Stage(name, own, {"chip": chip} if takes_chip else {})
+    asked = inspect.signature(own.run).parameters if own is not None else ()
+    options = {"chip": chip, "choices": choices}
+    return Stage(name, own, {key: value for key, value in options.items() if key in asked})
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Compilation:
     progress: Callable[[str], None] = lambda stage: None
     capture: Callable[[ir.Module], object] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    choices: Choices = field(default_factory=Choices)
 
     def load(self, path: Path) -> Archive:
         """The archive at `path`. Raises CompileError."""
@@ -88,7 +91,7 @@ class Compilation:
         return module
 
     def _stages(self, level: str) -> list[Stage]:
-        stages = [stage(name, self.chip) for name in PIPELINE[level]]
+        stages = [stage(name, self.chip, self.choices) for name in PIPELINE[level]]
         if self.capture and ROLL in PIPELINE[level]:
             own = registry.Pass("npu-capture", "as the caller wants it", self.capture)
             stages.insert(PIPELINE[level].index(ROLL), Stage(own.name, own))

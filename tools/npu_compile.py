@@ -13,6 +13,7 @@ _EPILOG = """examples:
   npu-compile model.pt -o model.npu
   npu-compile model.pt -o model.npu --target my_chip.toml --report
   npu-compile model.pt --emit npu_tile | less
+  npu-compile model.pt -o model.npu --target npu1 --tune
   npu-compile model.pt -o model.npu --dump-dir ir     one file per level of IR
 """
 
@@ -51,11 +52,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--emit", choices=["torch", "npu", "npu_tile", "npu_isa"], help="print this level")
     parser.add_argument("--dump-dir", type=Path, help="write every level of IR here")
+    parser.add_argument(
+        "--tune", action="store_true",
+        help="try tilings of a language model's products with the timing model, and keep the fastest; what "
+        "is found is cached",
+    )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="tell what every op became and what it costs")
     return parser
 
 
 def _run(args: argparse.Namespace) -> None:
+    from opennpu.compiler.kernels.choices import Choices
     from opennpu.compiler.pipeline import STAGES, Compilation
     from opennpu.runtime.chip import Chip
 
@@ -63,6 +70,8 @@ def _run(args: argparse.Namespace) -> None:
     with Progress("npu-compile", STAGES) as progress:
         run = Compilation(chip, args.dump_dir, progress.stage)
         archive = run.load(args.archive)
+        if args.tune:
+            run.choices = Choices(_tuned(args.archive, archive, chip))
         module = run.lower(archive, args.emit or "npu_isa")
         if args.emit:
             _emit(module, args.output)
@@ -73,6 +82,22 @@ def _run(args: argparse.Namespace) -> None:
     if args.report:
         print(report(result))
     print(summary(args.output, result))
+
+
+def _tuned(path: Path, archive, chip) -> dict[str, int]:
+    """The choices; prints what they save."""
+    from opennpu.tools.exploration.tune import LAUNCHES, table, tuned
+    from tqdm import tqdm
+
+    with tqdm(desc="npu-compile --tune", unit="tiling", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = tuned(path, archive, chip, LAUNCHES, progress)
+    print("\n".join(table(found, LAUNCHES)))
+    return found.made
 
 
 def _emit(module, output: Path | None) -> None:

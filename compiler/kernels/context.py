@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from opennpu.compiler.kernels.builder import TileBuilder
+from opennpu.compiler.kernels.choices import Choices
 from opennpu.compiler.kernels.scalars import I64, Index
 from opennpu.compiler.kernels.signature import Arguments
 from opennpu.compiler.kernels.values import (
@@ -54,11 +55,14 @@ class Param:
 class KernelContext:
     """The state of lowering one module.
 
-    `emitters` is the table of `npu` op name → emitter.
+    `emitters` is the table of `npu` op name → emitter; `choices` between tilings.
     """
 
-    def __init__(self, chip: Chip, ranges: Ranges, emitters: Mapping[str, "Emitter"]):
+    def __init__(
+        self, chip: Chip, ranges: Ranges, emitters: Mapping[str, "Emitter"], choices: Choices | None = None
+    ):
         self.chip = chip
+        self.choices = choices or Choices()
         self.ranges = ranges
         self.arguments = Arguments()
         self.emitters = emitters

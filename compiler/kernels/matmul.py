@@ -116,7 +116,8 @@ def _blocks(ctx: KernelContext, x: View, y: View, packing: Packing, epilogue: Ep
         sum(widths) * packing.nt // epilogue.accumulators,
     )
     tilings = block_tilings(ctx.chip, rows, packing.k, x.itemsize, packing.tiles, packing.nt, result_bytes)
-    return tilings[0] if tilings else None
+    product = " ".join((f"{packing.k} × {packing.n}", *epilogue.steps))
+    return ctx.choices.choose(product, tilings) if tilings else None
 
 
 def strided_product(

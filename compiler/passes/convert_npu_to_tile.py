@@ -22,6 +22,7 @@ from opennpu.compiler.kernels import (
     vector,
     views,
 )
+from opennpu.compiler.kernels.choices import Choices
 from opennpu.compiler.kernels.context import Emitter, KernelContext
 from opennpu.compiler.kernels.values import ArgBase, View, view_type
 from opennpu.compiler.passes.registry import register_pass
@@ -51,7 +52,7 @@ EMITTERS: dict[str, Emitter] = {
 
 
 @register_pass("convert-npu-to-tile", "Tensor operations to kernels of tile operations")
-def run(module: ir.Module, chip: str | Chip = "npu1-lite") -> None:
+def run(module: ir.Module, chip: str | Chip = "npu1-lite", choices: Choices | None = None) -> None:
     """Rewrites `@main` for a chip: a name of `runtime/chips`, a TOML file, or a Chip."""
     with module.context, ir.Location.unknown():
         npu_tile.load()
@@ -59,7 +60,7 @@ def run(module: ir.Module, chip: str | Chip = "npu1-lite") -> None:
         with ir.InsertionPoint(module.body), source.location:
             target = func.FuncOp("tile_main", ([], []))
         with ir.InsertionPoint(target.add_entry_block()), source.location:
-            ctx = KernelContext(Chip.load(chip), _ranges(module, source), EMITTERS)
+            ctx = KernelContext(Chip.load(chip), _ranges(module, source), EMITTERS, choices)
             outputs = _declare_arguments(ctx, source)
             ctx.lower(source.entry_block)
             _store_outputs(ctx, source, outputs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from opennpu.compiler.frontend.archive import Archive
+from opennpu.compiler.kernels.choices import Choices
 from opennpu.compiler.pipeline import Compilation
 from opennpu.runtime.chip import SCHEMA, Chip, ChipError, ChipTiming
 from opennpu.runtime.container import Container
@@ -127,9 +128,9 @@ def explore(
         yield outcome
 
 
-def compiled(archive: Archive, chip: Chip) -> TimedModel:
+def compiled(archive: Archive, chip: Chip, choices: Choices | None = None) -> TimedModel:
     """The archive's program for a chip, without weights. Raises CompileError."""
-    run = Compilation(chip)
+    run = Compilation(chip, choices=choices or Choices())
     program, signature = run.assemble(run.lower(archive))
     signature["model"] = dict(archive.metadata.get("model", {}))
     return TimedModel(
