@@ -56,6 +56,4 @@ def test_only_what_is_faster_is_kept(tmp_path, monkeypatch):
     assert json.loads(entry.path.read_text())["made"] == found.made
     lines = list(tuning.table(found, PREFILL))
     assert f"{found.before[0]:,}" in lines[1]
-    assert sum("(changed)" in line for line in lines) == len(
-        found.made
-    )
+    assert sum("(changed)" in line for line in lines) == len(found.made)
