@@ -7,7 +7,7 @@ the token; the time between tokens is that of the launches after the one up to t
 
 import bisect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -117,9 +117,9 @@ class ServingReport:
         }
 
 
-def report(log: Log, progress: Callable[[int], None] = lambda done: None) -> ServingReport:
-    """Times the launches; tells `progress` how many are done. Raises ChipError, ContainerError, OSError."""
-    model = TimedModel(Container.open(log.program))
+def report(log: Log, target: str | None = None) -> ServingReport:
+    """Times the launches. Raises what TimedModel, which `target` is for, and its launches do."""
+    model = TimedModel(Container.open(log.program), target)
     times = LaunchTimes(model, CONTEXT_STEP)
     phases, seconds = {name: Phase() for name in PHASES}, []
     for launch in log.launches:
@@ -127,7 +127,6 @@ def report(log: Log, progress: Callable[[int], None] = lambda done: None) -> Ser
         timed = times.of(prompts, decodes)
         phases[launch.phase].add(sum(new for new, _ in launch.pieces), timed)
         seconds.append(timed.seconds)
-        progress(len(seconds))
     busy = {name: phase.seconds for name, phase in phases.items()}
     estimated = _side(log, list(accumulate(seconds, initial=0.0)), busy, estimated=True)
     measured = _side(

@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         with Server([*place, *further]) as server:
             watch = _Watch(server, args)
             code = watch.until_the_end()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if args.report is not None and watch.ready_at:
             _report(Path(os.environ["OPENNPU_REPORT"]), watch.ready_at, args.report)
     return code
@@ -104,10 +105,13 @@ def _environment(args: argparse.Namespace) -> dict[str, str]:
 
 def _report(log: Path, since: float, output: Path) -> None:
     from opennpu.runtime import serving_report
+    from opennpu.tools.npu_sim import ERRORS
 
     try:
-        found = serving_report.report(serving_report.Log.read(log, since))
-    except (serving_report.LogError, OSError) as error:
+        launches = serving_report.Log.read(log, since)
+        print(f"npu-serve: timing {len(launches.launches)} launches", file=sys.stderr)
+        found = serving_report.report(launches, read(os.environ).chip)
+    except (serving_report.LogError, *ERRORS) as error:
         print(f"npu-serve: no report: {error}", file=sys.stderr)
         return
     write_text("\n".join(serving_report.table(found)) + "\n")
