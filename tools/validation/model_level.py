@@ -18,6 +18,7 @@ from opennpu.tools.validation.results import Check, Level
 from opennpu.tools.validation.subject import ChipModel, Subject, ValidationError
 
 ERROR_RATIO = 1.5
+MARGIN_FACTOR = 2
 SINGLE = {"top": 0.99, "logprob": 2e-3, "perplexity": 1e-3, "margin": 5e-3}
 SINGLE_REASON = "float32 sums in another order: nothing but ties within 1e-3 falls otherwise"
 
@@ -174,8 +175,11 @@ def greedy_check(rows: Sequence[dict], theirs: Agreement | None) -> Check:
     if theirs is None:
         bound, reason = SINGLE["margin"], SINGLE_REASON
     else:
-        bound = theirs.moved
-        reason = "the most that PyTorch's roundings to bfloat16 move such a margin by, over the text"
+        bound = MARGIN_FACTOR * theirs.moved
+        reason = (
+            f"{MARGIN_FACTOR} times the most that PyTorch's roundings to bfloat16 move such a margin by over the "
+            "text, which is a sample: on other prompts they move one further"
+        )
     return Check(
         "margin in fp32 where greedy text parts", max(margins, default=0.0), bound, reason, detail=detail
     )
