@@ -177,8 +177,8 @@ def greedy_check(rows: Sequence[dict], theirs: Agreement | None) -> Check:
     else:
         bound = MARGIN_FACTOR * theirs.moved
         reason = (
-            f"{MARGIN_FACTOR} times the most that PyTorch's roundings to bfloat16 move such a margin by over the "
-            "text, which is a sample: on other prompts they move one further"
+            f"{MARGIN_FACTOR} times the most that PyTorch's roundings to bfloat16 move such a margin by over "
+            "the text, which is a sample: on other prompts they move one further"
         )
     return Check(
         "margin in fp32 where greedy text parts", max(margins, default=0.0), bound, reason, detail=detail
