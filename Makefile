@@ -5,8 +5,9 @@
 #   make test       lint, then all tests
 #   make serving-tests   64 requests in every setting of SGLang that matters, answered as one by one
 #   make bench      speed of the native engine beside the machine's limits
+#   make bench-gate   fails where a benchmark is slower than recorded on such a machine
 #   make bench-serving   SGLang on the virtual chip beside SGLang's own CPU engine, about ten minutes
-#   make sanitize   the loader's fuzz test and the streams' stress test under the sanitizers
+#   make sanitize   the runtime's tests under the sanitizers of addresses, undefined behaviour and threads
 #   make sanitize-device   threads on the torch device, under ThreadSanitizer
 #   make clean      remove build/ (.venv/ stays)
 
@@ -27,7 +28,7 @@ CXX     := $(shell find runtime test/faults \( -name '*.cpp' -o -name '*.h' \) -
 # Build tools come from the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: all demo serve test lint lit unit serving-tests bench bench-serving sanitize sanitize-device clean
+.PHONY: all demo serve test lint lit unit serving-tests bench bench-gate bench-serving sanitize sanitize-device clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed
@@ -85,6 +86,10 @@ serving-tests: $(DEMO)/model.npu
 bench: $(DEMO)/model.npu
 	python benchmarks/engine.py $< --json build/bench.json
 
+# Slower than what was recorded on such a machine? `python benchmarks/gate.py record` records.
+bench-gate: $(DEMO)/model.npu
+	python benchmarks/gate.py check
+
 $(VENV)/benchmarks: benchmarks/requirements.txt | $(VENV)/requirements
 	$(BIN)/python -m pip install --no-deps --disable-pip-version-check -r $<
 	touch $@
@@ -92,27 +97,19 @@ $(VENV)/benchmarks: benchmarks/requirements.txt | $(VENV)/requirements
 bench-serving: $(DEMO)/smollm2/model.safetensors $(VENV)/benchmarks
 	python benchmarks/serving.py --json build/serving.json
 
+# The runtime's own tests, on extensions that the sanitizers watch. Threads: the tests that start some.
+WATCHED := python test/sanitizers/watched.py
+ITS_OWN := test/unit/runtime test/unit/isa
+
 sanitize: $(VENV)/installed
-	cmake -S . -B build/sanitize -G Ninja -DOPENNPU_SANITIZE=address,undefined
-	cmake --build build/sanitize --target fuzz_image stress_streams
-	build/sanitize/runtime/fuzz_image
-	build/sanitize/runtime/stress_streams
-	cmake -S . -B build/sanitize-thread -G Ninja -DOPENNPU_SANITIZE=thread
-	cmake --build build/sanitize-thread --target stress_streams
+	$(WATCHED) --target fuzz_image --target stress_streams address python -m pytest -q $(ITS_OWN) test/unit/kernels
+	build/sanitize-address/runtime/fuzz_image
+	build/sanitize-address/runtime/stress_streams
+	$(WATCHED) --target stress_streams thread python -m pytest -q $(ITS_OWN)
 	build/sanitize-thread/runtime/stress_streams
 
-# The package again, with extensions that ThreadSanitizer watches; PyTorch and Python are as they are.
-WATCHED := $(abspath build/sanitize-device)
-
 sanitize-device: $(VENV)/installed
-	mkdir -p $(WATCHED)/site/opennpu/runtime
-	ln -sfn $(abspath compiler dialects sglang_integration tools) $(WATCHED)/site/opennpu
-	ln -sfn $(filter-out %.so,$(wildcard $(abspath runtime)/*)) $(WATCHED)/site/opennpu/runtime
-	cmake -S . -B $(WATCHED) -G Ninja -DOPENNPU_SANITIZE=thread -DOPENNPU_LIBRARY_DIR=$(WATCHED)/site/opennpu/runtime
-	cmake --build $(WATCHED) --target _core _torch npu_virtual
-	PYTHONPATH=$(WATCHED)/site OMP_NUM_THREADS=1 LD_PRELOAD=$$(g++ -print-file-name=libtsan.so) \
-	  TSAN_OPTIONS=suppressions=$(abspath test/unit/torch_device/thread_sanitizer.supp) \
-	  setarch -R python test/unit/torch_device/thread_work.py 20
+	$(WATCHED) --target _torch thread python test/unit/torch_device/thread_work.py 20
 
 clean:
 	rm -rf build

@@ -29,7 +29,7 @@ class Device:
     watchdog per core and launch. launch_limit: watchdog, the seconds that a launch may run (None: any); one
     that runs longer fails with the status "timeout". hide_memory: the host reaches the memory by copies
     only. driver: path of a shared library that exports `npu_get_driver`.
-    Raises ChipError, NpuError.
+    Raises ChipError, NpuError, ValueError.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class Device:
         hide_memory: bool = False,
         driver: str | Path | None = None,
     ):
+        if launch_limit is not None and not 0 < launch_limit < 1e9:
+            raise ValueError(f"launch_limit: {launch_limit} is no time in seconds")
         self.chip = Chip.load(chip)
         self.engine = engine
         self.core = _Device(

@@ -18,3 +18,11 @@ def count(text: str) -> int:
     if not 1 <= value < 2**31:
         raise argparse.ArgumentTypeError(f"{text} is not a count from 1 to {2**31 - 1}")
     return value
+
+
+def seconds(text: str) -> float:
+    """A time above 0."""
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
+    return value

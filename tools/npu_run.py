@@ -17,7 +17,7 @@ from opennpu.runtime.language_model import KvPoolError, LanguageModel, sampler
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.program import Program, ProgramError
 from opennpu.runtime.signature import SignatureError, TensorArg
-from opennpu.tools.arguments import count
+from opennpu.tools.arguments import count, seconds
 from opennpu.tools.output import discard_output
 
 PAGE_SIZE = 16  # tokens
@@ -36,7 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         chip = Container.open(args.program).signature.chip
-        device = Device(chip, engine=args.engine, threads=args.threads, race_check=args.race_check)
+        device = Device(
+            chip,
+            engine=args.engine,
+            threads=args.threads,
+            race_check=args.race_check,
+            launch_limit=args.launch_limit,
+            driver=args.driver,
+        )
         program = Program.load(device, args.program)
         if args.prompt is not None:
             run_language_model(program, args)
@@ -101,6 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=["native", "reference"], default="native", help="default: native")
     parser.add_argument("--threads", type=count, help="worker threads; default: one for each core")
     parser.add_argument("--race-check", action="store_true", help="check the order of all memory accesses")
+    limit = "watchdog: seconds that one launch may run before it fails; default: any time"
+    parser.add_argument("--launch-limit", type=seconds, metavar="SECONDS", help=limit)
+    parser.add_argument("--driver", type=Path, help="a vendor's driver library; default: the virtual chip")
     text = parser.add_argument_group("language models")
     text.add_argument("--prompt", help="text to continue")
     text.add_argument("--model-dir", type=Path, help="directory with the tokenizer")

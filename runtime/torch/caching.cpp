@@ -88,12 +88,10 @@ void CachedMemory::free(Block* block) noexcept {
   decrease(stats_.allocated_bytes, *block, block->size);
   decrease(stats_.requested_bytes, *block, block->requested);
   for (const c10::Stream user : std::exchange(block->other_users, {})) {
-    ++block->pending_events;
-    try {
-      events_.emplace_back(Event(chip(user.device_index()), native_stream(user)), block);
-    } catch (const std::exception& error) {  // nobody knows when the stream has done: never use it again
-      TORCH_WARN("opennpu: ", format_size(block->size), " are lost: ", error.what());
-    }
+    add_event(chip(user.device_index()), native_stream(user), [&](Event&& event) {
+      events_.emplace_back(std::move(event), block);
+      ++block->pending_events;
+    });
   }
   if (block->pending_events == 0) give_back(block);
 }

@@ -1,6 +1,8 @@
 // An event of the driver, owned.
 #pragma once
 
+#include <exception>
+#include <thread>
 #include <utility>
 
 #include "device.h"
@@ -49,5 +51,16 @@ class Event {
   const npu_driver* driver_;
   npu_event event_ = nullptr;
 };
+
+// The events of memory that is freed while a stream may use it: one more, or none when the driver makes
+// none and the stream has been waited for instead. Throws nothing: this runs where tensors end.
+template <typename Add>
+void add_event(const Chip& chip, npu_stream stream, const Add& add) noexcept {
+  try {
+    add(Event(chip, stream));
+  } catch (const std::exception&) {
+    while (chip.driver->stream_query(stream) == NPU_NOT_READY) std::this_thread::yield();
+  }
+}
 
 }  // namespace opennpu::torch_device

@@ -61,7 +61,8 @@ struct PinnedMemory final : at::CachingHostAllocatorImpl<c10::Stream, Event> {
     std::free(block->ptr_);
   }
   void record_stream(std::optional<std::vector<Event>>& events, c10::Stream stream) override {
-    events->emplace_back(chip(stream.device_index()), native_stream(stream));
+    add_event(chip(stream.device_index()), native_stream(stream),
+              [&](Event&& event) { events->push_back(std::move(event)); });
   }
   bool query_event(Event& event) override { return event.happened(); }
   c10::Stream get_current_stream() const override { return current_stream_of(current_device()); }

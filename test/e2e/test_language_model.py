@@ -1,7 +1,9 @@
 """LanguageModel: chunks that make no launch are refused, and what fails changes nothing."""
 
+import numpy as np
 import pytest
 from lab import Lab
+from opennpu.runtime.device import NpuError
 from opennpu.runtime.language_model import CachedSequence, Chunk, KvPoolError
 from opennpu.runtime.program import ProgramError
 
@@ -48,3 +50,29 @@ def test_pool_too_small_takes_nothing(native: Lab):
         native.model.forward([Chunk(sequence, [1] * 100)])
     assert (sequence.pages, native.pool.free_pages) == ([], 1)
     native.pool.release(pages)
+
+
+@pytest.mark.parametrize("name", ["block_table", "slot_mapping"])
+@pytest.mark.parametrize("entry", ["behind the last", "negative", "far away"])
+def test_a_corrupted_page_table_traps(native: Lab, monkeypatch, name, entry):
+    """And writes nowhere: the pages of others hold what they held."""
+    model, pool = native.model, native.pool
+    wrong = {"behind the last": pool.pages * pool.page_size, "negative": -1, "far away": 0x7F7F7F7F}[entry]
+    other, sequence = CachedSequence(), CachedSequence()
+    model.forward([Chunk(other, [5, 6, 7, 8])])
+    kept = pool.export_pages(other.pages)
+    inputs, free = model.inputs, pool.free_pages
+
+    def corrupted(chunks):
+        given = inputs(chunks)
+        given[name].flatten()[-1] = wrong
+        return given
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "inputs", corrupted)
+        with pytest.raises(NpuError, match=rf"the list is {wrong}, outside 0 to \d+ \(limit\)") as error:
+            model.forward([Chunk(sequence, [1, 2, 3])])
+    assert error.value.status == "trap"
+    assert (sequence.pages, pool.free_pages) == ([], free)
+    assert np.array_equal(pool.export_pages(other.pages), kept)
+    model.release(other)

@@ -2,9 +2,11 @@
 
 import re
 
+import faulty_driver
 import numpy as np
 import pytest
 import torch
+from image_builder import image, op
 from opennpu.compiler.frontend.archive import Archive, save_archive
 from opennpu.tools import npu_run
 from tiny_models import run_tool
@@ -105,3 +107,40 @@ def test_not_a_program(tmp_path, capsys):
     (tmp_path / "model.npu").write_text("hello")
     assert npu_run.main([str(tmp_path / "model.npu"), "--prompt", "x"]) == 1
     assert "not a readable safetensors file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def faulty(perceptron, tmp_path):
+    """faulty(*options) runs the perceptron on the driver that takes orders; the exit code."""
+    np.save(tmp_path / "x.npy", np.ones((3, 8), np.float32))
+    np.save(tmp_path / "y.npy", np.ones((3, 4), np.float32))
+    files = ["--input", tmp_path / "x.npy", tmp_path / "y.npy", "--output", f"sum={tmp_path / 'sum.npy'}"]
+    arguments = [perceptron[1], *files, "--driver", faulty_driver.library()]
+    return lambda *options: npu_run.main([*map(str, arguments), *options])
+
+
+def test_a_chip_that_fails(faulty, capsys):
+    """A driver by its path; its message, and no traceback."""
+    assert faulty() == 0
+    for function in (
+        "device_open",
+        "program_load",
+        "memory_alloc",
+        "copy_to_device",
+        "launch",
+        "copy_to_host",
+    ):
+        faulty_driver.give(faulty_driver.order(function))
+        capsys.readouterr()
+        assert faulty() == 1
+        assert capsys.readouterr().err == f"npu-run: error: injected failure of {function}\n"
+
+
+def test_a_launch_that_never_ends(faulty, tmp_path, capsys):
+    endless = tmp_path / "endless"
+    body = [op("loop", rd=2, hi=1 << 60, step=1), op("end_loop")]
+    endless.write_bytes(image(*body, locs=("layers.1 at model.py:9",)))
+    faulty_driver.give(faulty_driver.order("launch", what=f"run {endless}"))
+    assert faulty("--launch-limit", "0.1") == 1
+    message = r"of layers.1 at model.py:9 on core 0: the launch ran past the limit of 100 milliseconds"
+    assert re.search(message, capsys.readouterr().err)

@@ -90,6 +90,20 @@ CALLABLES = {
     f"{SRT}.managers.schedule_batch:Req.finished": [],
     f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator.available_size": [],
     f"{SRT}.runtime_context:get_observability": [],
+    # failures: what is hooked, and what the hooks call
+    f"{SRT}.managers.scheduler:Scheduler.run_batch": ["batch"],
+    f"{SRT}.managers.scheduler:Scheduler.get_next_batch_to_run": ["running_batch", "last_batch"],
+    f"{SRT}.managers.scheduler:Scheduler.stash_chunked_request": ["req"],
+    f"{SRT}.managers.scheduler_components.batch_result_processor"
+    ":SchedulerBatchResultProcessor._handle_sampling_mask_abort": ["req"],
+    f"{SRT}.managers.scheduler_components.output_streamer:SchedulerOutputStreamer.stream_output": [
+        "reqs", "return_logprob", "skip_req",
+    ],
+    f"{SRT}.managers.schedule_batch:FINISH_ABORT": ["message", "status_code", "err_type"],
+    f"{SRT}.managers.schedule_batch:NextBatchPlan": ["batch_to_run", "running_batch"],
+    f"{SRT}.managers.schedule_batch:Req.update_finish_state": ["new_accepted_len"],
+    f"{SRT}.managers.schedule_batch:ReqKvInfo.mark_kv_released": [],
+    f"{SRT}.managers.schedule_batch:ScheduleBatch": ["reqs", "batch_is_full"],
     # loading a model without a server
     f"{SRT}.model_loader.loader:DefaultModelLoader.load_weights_and_postprocess": [
         "model", "weights", "target_device",
@@ -133,6 +147,15 @@ FIELDS = {
     f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool": [
         "k_buffer", "v_buffer", "head_num", "head_dim", "v_head_dim",
     ],
+    f"{SRT}.managers.schedule_batch:Req": [
+        "to_finish", "finished_reason", "discard_output_reason", "inflight_middle_chunks", "is_retracted",
+        "skip_radix_cache_insert", "kv", "lock",
+    ],
+    f"{SRT}.managers.scheduler:Scheduler": [
+        "waiting_queue", "running_batch", "last_batch", "result_queue", "chunked_req", "tree_cache",
+        "_pending_chunked_abort_req", "req_to_token_pool", "token_to_kv_pool_allocator",
+    ],
+    f"{SRT}.managers.utils:GenerationBatchResult": ["copy_done", "delay_sample_func"],
     f"{SRT}.models.llama:LlamaForCausalLM": ["config", "lm_head", "logits_processor"],
     f"{SRT}.layers.layernorm:RMSNorm": [
         "weight", "variance_epsilon", "variance_size_override", "fp32_residual", "override_orig_dtype",
@@ -174,6 +197,7 @@ NAMES = [
     "sglang.launch_server:load_plugins",
     "sglang.launch_server:prepare_server_args",
     "sglang.launch_server:run_server",
+    f"{SRT}.plugins.hook_registry:HookType",
 ]
 """Classes and values that are used as they are."""
 

@@ -1,0 +1,257 @@
+"""A server on a chip that fails: requests affected get an error, the next ones their answer; nothing leaks."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import faulty_driver
+import pytest
+import requests
+from image_builder import image, op
+from opennpu.runtime.container import Container
+
+OPTIONS = {
+    "dtype": "float32",
+    "max-total-tokens": 1024,
+    "max-running-requests": 8,
+    "page-size": 16,
+    "chunked-prefill-size": 64,
+    "random-seed": 0,
+    "log-level": "info",
+}
+SHORT, LONG = [7, 8, 9], [*range(2, 150)]  # one piece; three of them
+ENDLESS = image(op("loop", rd=2, hi=1 << 60, step=1), op("end_loop"), locs=("layers.1 at model.py:9",))
+TRAP = image(op("s_mov", rd=2, a=64), op("s_ld", rd=3), locs=("layers.0 at model.py:7",))
+
+
+class Server:
+    """One on a driver that takes orders."""
+
+    def __init__(self, model: Path, folder: Path, cache: Path, *flags: str):
+        self.order, self.cache, self.log = folder / "order", cache, folder / "log"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        options = OPTIONS | {"model-path": model, "port": port}
+        command = [sys.executable, "-m", "sglang.launch_server", "--skip-server-warmup", *flags]
+        command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        environment = {
+            **os.environ,
+            **faulty_driver.environment(self.order),
+            "SGLANG_PLATFORM": "opennpu",
+            "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "1",  # a page that is lost ends the server
+            "OPENNPU_LAUNCH_LIMIT": "2",
+            "OPENNPU_CACHE_DIR": str(self.cache),
+        }
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        deadline = time.monotonic() + 300
+        while not self._is_ready():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.tail()
+            time.sleep(0.3)
+
+    def _is_ready(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/health", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    def ask(self, prompt: list[int], tokens: int = 8, **parameters) -> requests.Response:
+        parameters = {"temperature": 0, "max_new_tokens": tokens, "ignore_eos": True} | parameters
+        body = {"input_ids": prompt, "sampling_params": parameters}
+        return requests.post(f"{self.url}/generate", json=body, timeout=120)
+
+    def answer(self, prompt: list[int], tokens: int = 8) -> list[int]:
+        response = self.ask(prompt, tokens)
+        assert response.ok, f"{response.text}\n{self.tail()}"
+        return response.json()["output_ids"]
+
+    def tail(self) -> str:
+        return self.log.read_text()[-6000:]
+
+    def allocated(self) -> list[int]:
+        """Bytes of chip memory at each failure so far."""
+        return [int(n) for n in re.findall(r"have failed, (\d+) bytes of chip memory", self.log.read_text())]
+
+    def close(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """Of compiled programs, for all servers."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", params=[(), ("--disable-overlap-schedule",)], ids=["overlap", "no overlap"])
+def server(request, tiny_llama, cache, tmp_path_factory):
+    started = Server(tiny_llama, tmp_path_factory.mktemp("server"), cache, *request.param)
+    try:
+        yield started
+        assert started.process.poll() is None, started.tail()
+    finally:
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def right(server) -> dict[int, list[int]]:
+    """The answers of a chip that is well, by the prompt's length."""
+    return {len(prompt): server.answer(prompt) for prompt in (SHORT, LONG)}
+
+
+def fails(response: requests.Response, message: str) -> None:
+    assert response.status_code == 500, response.text
+    assert re.search(message, response.text), response.text
+
+
+@pytest.mark.parametrize(
+    "image_bytes",
+    [
+        pytest.param(
+            (TRAP, r"instruction 1 \(s_ld\) of layers.0 at model.py:7 on core 0: read of"), id="trap"
+        ),
+        pytest.param(
+            (ENDLESS, r"of layers.1 at model.py:9 on core 0: the launch ran past .* 2000 milli"), id="endless"
+        ),
+    ],
+)
+@pytest.mark.parametrize("prompt", [SHORT, LONG], ids=["short", "in pieces"])
+def test_a_launch_that_fails(server, right, tmp_path, image_bytes, prompt):
+    """Any launch of the way may be the one: in the prompt's first piece, in a later one, at a new token."""
+    path, (data, message) = tmp_path / "image", image_bytes
+    path.write_bytes(data)
+    for call in (1, 30, 60) if data is TRAP else (20,):
+        faulty_driver.write(server.order, faulty_driver.order("launch", call=call, what=f"run {path}"))
+        fails(server.ask(prompt, 40), message)
+        assert server.answer(prompt) == right[len(prompt)]
+
+
+@pytest.mark.parametrize("name", ["block_table", "slot_mapping"])
+def test_a_corrupted_page_table(server, right, name):
+    """The launch traps; pages of others are as they were: a prompt in the cache has its answer from there."""
+    arguments = model_arguments(server)
+    for prompt in (SHORT, LONG):
+        corrupt = f"corrupt {arguments.index(name)}/{len(arguments)}"
+        faulty_driver.write(server.order, faulty_driver.order("launch", what=corrupt))
+        fails(server.ask([5, *prompt]), r"of the list is \d+, outside 0 to \d+ \(limit\)")
+        response = server.ask(prompt)
+        assert response.json()["output_ids"] == right[len(prompt)]
+    assert response.json()["meta_info"]["cached_tokens"] >= len(LONG) // 16 * 16 - 16
+
+
+CALLS = {
+    "launch": range(1, 90, 11),
+    "memory_alloc": (1,),
+    "copy_to_device": range(1, 20, 4),
+    "copy_to_host": range(1, 6, 2),
+    "copy_on_device": (1, 4),
+    "stream_synchronize": range(1, 6, 2),
+    "stream_wait_event": range(1, 8, 3),
+    "event_create": range(1, 8, 3),
+    "event_record": range(1, 8, 3),
+    "event_synchronize": (1, 2),
+    "memory_info": (1,),
+    "device_counters": (1,),
+}
+"""Function of the driver → which of its calls fails."""
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_each_call_that_fails(server, right, function):
+    """An answer is right or an error that says so, whatever the call was for; the next one is right."""
+    failed = 0
+    for call in CALLS[function]:
+        for prompt in (SHORT, LONG):
+            faulty_driver.write(server.order, faulty_driver.order(function, call=call))
+            response = server.ask([3, *prompt])
+            assert server.process.poll() is None, server.tail()
+            if not response.ok:
+                fails(response, f"injected failure of {function}")
+                failed += 1
+            faulty_driver.write(server.order, "nothing 0 0")
+            assert server.answer(prompt) == right[len(prompt)]
+    assert failed > 0 or function != "launch"
+
+
+def test_a_chip_out_of_memory(server, right):
+    faulty_driver.write(server.order, faulty_driver.order("launch", "out_of_memory"))
+    fails(server.ask(SHORT), "injected failure of launch")
+    assert server.answer(SHORT) == right[len(SHORT)]
+
+
+def test_requests_at_the_same_time(server, right):
+    """Of those in company some fail; who gets an answer gets the right one, and later all do."""
+    prompts = [SHORT, LONG] * 4
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        for call in (25, 60, 95):
+            faulty_driver.write(server.order, faulty_driver.order("launch", "trap", call))
+            responses = list(pool.map(server.ask, prompts))
+            assert not all(response.ok for response in responses)
+            for prompt, response in zip(prompts, responses, strict=True):
+                if response.ok:
+                    assert response.json()["output_ids"] == right[len(prompt)]
+                else:
+                    fails(response, "injected failure of launch")
+            assert list(pool.map(server.answer, prompts)) == [right[len(prompt)] for prompt in prompts]
+
+
+def test_a_stream_ends_with_the_error(server, right):
+    faulty_driver.write(server.order, faulty_driver.order("launch", "trap", call=200))
+    body = {"input_ids": SHORT, "stream": True}
+    body["sampling_params"] = {"temperature": 0, "max_new_tokens": 100, "ignore_eos": True}
+    with requests.post(f"{server.url}/generate", json=body, stream=True, timeout=120) as response:
+        lines = [json.loads(line[6:]) for line in response.iter_lines() if line[6:7] == b"{"]
+    assert lines[-1].get("error") or lines[-1]["meta_info"]["finish_reason"]["type"] == "abort", lines[-1]
+    assert "injected failure of launch" in json.dumps(lines[-1])
+    assert server.answer(SHORT) == right[len(SHORT)]
+
+
+def test_nothing_is_leaked(server, right):
+    """All pages are free or in the cache, else the server has ended; chip memory does not grow."""
+
+    def fail() -> int:
+        faulty_driver.write(server.order, faulty_driver.order("launch", "trap", call=20))
+        assert not server.ask(LONG, 40).ok
+        return server.allocated()[-1]
+
+    fail()
+    assert {fail() for _ in range(3)} == {server.allocated()[-1]}
+    assert requests.post(f"{server.url}/flush_cache", timeout=60).ok
+    whole = [[token, *LONG] for token in range(2, 7)]  # with their answers: all pages but a few
+    with ThreadPoolExecutor(len(whole)) as pool:
+        answers = list(pool.map(lambda prompt: server.answer(prompt, 20), whole))
+    assert all(len(answer) == 20 for answer in answers)
+    assert server.process.poll() is None, server.tail()
+
+
+def test_a_lost_chip_ends_the_server(tiny_llama, cache, tmp_path):
+    started = Server(tiny_llama, tmp_path, cache)
+    try:
+        faulty_driver.write(started.order, faulty_driver.order("launch", "device_lost"))
+        with pytest.raises(requests.RequestException):
+            response = started.ask(SHORT)
+            response.raise_for_status()
+        assert started.process.wait(60) != 0
+        assert "the chip is lost, the server ends: opennpu: injected failure of launch" in started.tail()
+    finally:
+        started.close()
+
+
+def model_arguments(server) -> list[str]:
+    """Names of the launch arguments of the model's program, which is the one with pages in the cache."""
+    for path in sorted(server.cache.rglob("*.npu"), key=lambda path: -path.stat().st_size):
+        signature = Container.open(path).signature
+        if signature.kv is not None and "block_table" in signature.tensors("input"):
+            return [getattr(arg, "name", arg.kind) for arg in signature.args]
+    raise AssertionError(f"no program of a model in {server.cache}")
