@@ -1,12 +1,12 @@
 """A launch that fails ends its requests with an error, not the server.
 
-SGLang's scheduler ends with the first exception that a forward raises. The hooks here, by SGLang's own
-registry for plugins, catch the chip's failures where they appear: in `run_batch`, when a call of the driver fails, or
-ahead of `process_batch_result`, when the work of the batch has: the event behind its results tells. By then
-the next batch may be queued; its work was skipped and its event tells the same. The requests of a batch that
-failed are answered with an error, and their pages freed. What fails elsewhere leaves SGLang's books half
-written: then all requests are answered so, and pools and prefix cache begin anew. A chip that is lost ends
-the server.
+SGLang's scheduler ends with the first exception that a forward raises. The hooks here, put around its
+methods of the same names by `plugin.py`, catch the chip's failures where they appear: in `run_batch`, when a
+call of the driver fails, or ahead of `process_batch_result`, when the work of the batch has: the event behind
+its results tells. By then the next batch may be queued; its work was skipped and its event tells the same.
+The requests of a batch that failed are answered with an error, and their pages freed. What fails elsewhere
+leaves SGLang's books half written: then all requests are answered so, and pools and prefix cache begin anew.
+A chip that is lost ends the server.
 """
 
 import itertools

@@ -20,7 +20,7 @@ HOOKED = (
 
 
 def observe() -> None:
-    """`sglang.srt.plugins`: metrics, the log of launches and the hooks of faults.py, in the scheduler's process."""
+    """`sglang.srt.plugins`: metrics, log of launches and what is done about failures, in the scheduler."""
     from opennpu.sglang_integration import observer
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 

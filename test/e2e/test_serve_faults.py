@@ -1,4 +1,4 @@
-"""A server on a chip that fails: requests affected get an error, the next ones their answer; nothing leaks."""
+"""A server on a chip that fails: requests affected get an error, the next ones their answer."""
 
 import json
 import os

@@ -147,14 +147,6 @@ FIELDS = {
     f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool": [
         "k_buffer", "v_buffer", "head_num", "head_dim", "v_head_dim",
     ],
-    f"{SRT}.managers.schedule_batch:Req": [
-        "to_finish", "finished_reason", "discard_output_reason", "inflight_middle_chunks", "is_retracted",
-        "skip_radix_cache_insert", "kv", "lock",
-    ],
-    f"{SRT}.managers.scheduler:Scheduler": [
-        "waiting_queue", "running_batch", "last_batch", "result_queue", "chunked_req", "tree_cache",
-        "_pending_chunked_abort_req", "req_to_token_pool", "token_to_kv_pool_allocator",
-    ],
     f"{SRT}.managers.utils:GenerationBatchResult": ["copy_done", "delay_sample_func"],
     f"{SRT}.models.llama:LlamaForCausalLM": ["config", "lm_head", "logits_processor"],
     f"{SRT}.layers.layernorm:RMSNorm": [
@@ -176,9 +168,15 @@ FIELDS = {
     f"{SRT}.managers.schedule_batch:ScheduleBatch": [
         "reqs", "forward_mode", "extend_lens", "seq_lens_cpu", "launch_ts",
     ],
-    f"{SRT}.managers.schedule_batch:Req": ["rid", "origin_input_ids", "time_stats"],
+    f"{SRT}.managers.schedule_batch:Req": [
+        "rid", "origin_input_ids", "time_stats", "to_finish", "finished_reason", "discard_output_reason",
+        "inflight_middle_chunks", "is_retracted", "skip_radix_cache_insert", "kv", "lock",
+    ],
     f"{SRT}.observability.req_time_stats:SchedulerReqTimeStats": ["wait_queue_entry_time"],
-    f"{SRT}.managers.scheduler:Scheduler": ["tp_worker", "token_to_kv_pool_allocator", "server_args"],
+    f"{SRT}.managers.scheduler:Scheduler": [
+        "tp_worker", "token_to_kv_pool_allocator", "server_args", "waiting_queue", "running_batch",
+        "last_batch", "result_queue", "chunked_req", "tree_cache", "_pending_chunked_abort_req", "req_to_token_pool",
+    ],
     f"{SRT}.managers.tp_worker:TpModelWorker": ["model_runner"],
     f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator": ["size", "page_size"],
 }  # fmt: skip
