@@ -175,7 +175,8 @@ FIELDS = {
     f"{SRT}.observability.req_time_stats:SchedulerReqTimeStats": ["wait_queue_entry_time"],
     f"{SRT}.managers.scheduler:Scheduler": [
         "tp_worker", "token_to_kv_pool_allocator", "server_args", "waiting_queue", "running_batch",
-        "last_batch", "result_queue", "chunked_req", "tree_cache", "_pending_chunked_abort_req", "req_to_token_pool",
+        "last_batch", "result_queue", "chunked_req", "tree_cache", "_pending_chunked_abort_req",
+        "req_to_token_pool",
     ],
     f"{SRT}.managers.tp_worker:TpModelWorker": ["model_runner"],
     f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator": ["size", "page_size"],
