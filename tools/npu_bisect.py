@@ -7,7 +7,7 @@ from pathlib import Path
 
 from opennpu.tools.progress import Progress
 
-LEVELS = ("torch", "npu", "npu_tile", "npu_isa")
+LEVELS = ("npu", "npu_tile", "npu_isa")
 
 _EPILOG = """examples:
   npu-bisect model.pt -o wrong                            a language model: a batch of random prompts
@@ -23,14 +23,14 @@ reference engine. Exit status: 0 no pass differs, 1 one does, 2 the model cannot
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     import torch
-    from opennpu.dialects.diagnostics import CompileError
     from opennpu.runtime.chip import ChipError
+    from opennpu.tools.bisection.levels import FAULTS
 
     try:
         with torch.no_grad():
             return _again(args.archive) if args.archive.is_dir() else _search(args)
-    except (CompileError, ChipError, OSError, ValueError, KeyError) as error:
-        print(f"npu-bisect: error: {error}", file=sys.stderr)
+    except (*FAULTS, ChipError, OSError, ValueError, KeyError) as error:
+        print(f"npu-bisect: error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 2
 
 
@@ -58,11 +58,14 @@ def bisect(load: Callable, values, chip, levels: Sequence[str], output: Path | N
     pipeline = pipeline or PIPELINE
     names = [name for passes in pipeline.values() for name in passes]
     print(f"{'level':9} {'pass':28} {'error before':>13} {'after':>10}")
-    wrong = None
+    compared, wrong = 0, None
     with Progress("npu-bisect", [*names, "reduce"]) as progress:
         for step in walk(load(), values, chip, levels, pipeline, progress.stage):
             print(_row(step))
+            compared += 1
             wrong = step if step.differs else None
+        if not compared:
+            raise ValueError(f"no pass is at level {' or '.join(levels)}: nothing was compared")
         if wrong is None:
             print("no pass changes what the model computes")
             return 0
@@ -122,15 +125,11 @@ def _window(step, module, load, values, chip, output: Path | None) -> list[str]:
 def _kernel(step, module, load, values, chip, output: Path | None) -> list[str]:
     from opennpu.tools.bisection import kernels, reproducer
     from opennpu.tools.bisection.levels import text_of
-    from opennpu.tools.bisection.search import FAULTS, parsed
+    from opennpu.tools.bisection.search import parsed
 
     for alone in kernels.each(module, values, chip):
         text = text_of(alone.module)
-        try:
-            wrong = kernels.differs(alone, step.name, chip)
-        except FAULTS:
-            wrong = True
-        if wrong:
+        if kernels.differs(alone, step.name, chip):
             if output:
                 before = kernels.Alone(parsed(text, module.context), alone.arguments, alone.kernel)
                 reproducer.write_kernel(output, before, step.name, chip)
@@ -141,7 +140,8 @@ def _kernel(step, module, load, values, chip, output: Path | None) -> list[str]:
 def _graph(step, module, load, values, chip, output: Path | None) -> list[str]:
     from opennpu.compiler.frontend.archive import Archive, save_archive
     from opennpu.tools.bisection import graphs
-    from opennpu.tools.bisection.search import FAULTS, copy_of, walk
+    from opennpu.tools.bisection.levels import FAULTS
+    from opennpu.tools.bisection.search import copy_of, walk
 
     pipeline = {"npu": (step.name,)}
 

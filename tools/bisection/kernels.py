@@ -13,7 +13,7 @@ from opennpu.compiler.tile_ir import kernel_name, kernels
 from opennpu.dialects.locations import describe
 from opennpu.runtime.chip import Chip
 from opennpu.runtime.device import Device
-from opennpu.tools.bisection.levels import HBM_SLACK, Values, level_of, text_of
+from opennpu.tools.bisection.levels import FAULTS, HBM_SLACK, Values, level_of, text_of
 from torch_mlir import ir
 
 UNITS = 1
@@ -52,11 +52,17 @@ def each(module: ir.Module, values: Values, chip: Chip) -> Iterator[Alone]:
 
 
 def differs(alone: Alone, name: str, chip: Chip) -> bool:
-    """Whether the pass changes what the kernel leaves in memory. Changes the module."""
+    """Whether the pass changes what the kernel leaves in memory: one that fails after it does.
+
+    Raises FAULTS where the kernel fails before the pass, or the pass refuses it. Changes the module.
+    """
     before = run(alone.module, alone.arguments, chip)
     with alone.module.context, ir.Location.unknown():
         run_pipeline(alone.module, [stage(name, chip)])
-    after = run(alone.module, alone.arguments, chip)
+    try:
+        after = run(alone.module, alone.arguments, chip)
+    except FAULTS:
+        return True
     units = UNITS if level_of(alone.module) == "npu_isa" else 0
     return any(_distance(a, b) > units for a, b in zip(before, after, strict=True))
 

@@ -9,14 +9,18 @@ from opennpu.compiler.frontend.archive import tensors as values_of
 from opennpu.compiler.frontend.ops import KvStore, kv_store
 from opennpu.compiler.interpreters import npu as npu_interpreter
 from opennpu.compiler.interpreters import tile_launch
+from opennpu.compiler.interpreters.tile_memory import TileFault
 from opennpu.compiler.rewriting import functions
+from opennpu.dialects.diagnostics import CompileError
 from opennpu.runtime.chip import Chip
-from opennpu.runtime.device import Device
+from opennpu.runtime.device import Device, NpuError
 from torch import Tensor
 from torch.fx import Interpreter
 from torch_mlir import ir
 
 HBM_SLACK = 1 << 26
+FAULTS = (TileFault, NpuError, CompileError, ir.MLIRError, AssertionError)
+"""What running a wrong program may raise."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from opennpu.runtime.chip import Chip
 from opennpu.tools.bisection.kernels import Alone
 from opennpu.tools.bisection.kernels import differs as kernel_differs
 from opennpu.tools.bisection.levels import Values, text_of
-from opennpu.tools.bisection.search import still_differs
+from opennpu.tools.bisection.search import differs
 from torch import Tensor
 from torch_mlir import ir
 
@@ -60,7 +60,8 @@ def write_kernel(folder: Path, alone: Alone, name: str, chip: Chip) -> None:
 def reproduces(folder: Path) -> tuple[str, bool]:
     """The pass of a folder, and whether it still changes what the module computes.
 
-    OSError, ValueError, KeyError say that the folder is no reproducer.
+    OSError, ValueError, KeyError say that the folder is no reproducer; FAULTS of levels.py that its module
+    cannot be run, or not be given to the pass.
     """
     launch = json.loads((folder / LAUNCH).read_text(encoding="utf-8"))
     chip, name = Chip.from_dict(launch["chip"]), launch["pass"]
@@ -72,7 +73,7 @@ def reproduces(folder: Path) -> tuple[str, bool]:
             for a in launch["arguments"]
         ]
         return name, kernel_differs(Alone(module, arguments, ""), name, chip)
-    return name, still_differs(module, name, _load_values(folder, launch["values"]), chip)
+    return name, differs(module, name, _load_values(folder, launch["values"]), chip)
 
 
 def _load_values(folder: Path, described: Mapping) -> Values:

@@ -6,19 +6,22 @@ from dataclasses import dataclass
 
 from opennpu.compiler.frontend.archive import Archive
 from opennpu.compiler.frontend.importer import import_program
-from opennpu.compiler.interpreters.tile_memory import TileFault
 from opennpu.compiler.pass_manager import run_pipeline
 from opennpu.compiler.pipeline import PIPELINE, stage
 from opennpu.dialects import load_all
-from opennpu.dialects.diagnostics import CompileError
 from opennpu.runtime.chip import Chip
-from opennpu.runtime.device import NpuError
 from opennpu.tools.bisection.judge import Verdict, judge
-from opennpu.tools.bisection.levels import Results, Values, level_of, run, run_exact, run_torch, text_of
+from opennpu.tools.bisection.levels import (
+    FAULTS,
+    Results,
+    Values,
+    level_of,
+    run,
+    run_exact,
+    run_torch,
+    text_of,
+)
 from torch_mlir import ir
-
-FAULTS = (TileFault, NpuError, CompileError, ir.MLIRError, AssertionError)
-"""What running a wrong program may raise."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def walk(
 ) -> Iterator[Step]:
     """Every pass in order up to the first that differs; those of other `levels` are not run on values."""
     module = None
-    before: Results | None = run_torch(archive, values) if "torch" in levels or "npu" in levels else None
+    before: Results | None = run_torch(archive, values) if "npu" in levels else None
     exact: Results | None = None
     module = import_program(archive, load_all(ir.Context()))
     for level, names in pipeline.items():
@@ -55,16 +58,26 @@ def walk(
             text = text_of(module)
             with module.context, ir.Location.unknown():
                 run_pipeline(module, [stage(name, chip)])
-            if exact is None:
-                exact = run_exact(module, values)
+            converted = exact is None
+            try:
+                exact = exact or run_exact(module, values)
+            except FAULTS as error:
+                yield Step(name, level, text, None, described(error))
+                return
             if level not in levels:
                 before = None
                 continue
             before = before or run(parsed(text, module.context), values, chip)
-            step, before = compared(name, level, text, before, module, values, chip, exact)
+            right = _integers_of(before, exact) if converted else exact
+            step, before = compared(name, level, text, before, module, values, chip, right)
             yield step
             if step.differs:
                 return
+
+
+def _integers_of(before: Results, exact: Results) -> Results:
+    """The exact results come from what the conversion made: of its integers only PyTorch's say anything."""
+    return {name: x if x.is_floating_point() else before.get(name, x) for name, x in exact.items()}
 
 
 def compared(name, level, text, before, module, values, chip, exact) -> tuple[Step, Results | None]:
@@ -72,21 +85,34 @@ def compared(name, level, text, before, module, values, chip, exact) -> tuple[St
     try:
         after = run(module, values, chip)
     except FAULTS as error:
-        return Step(name, level, text, None, str(error).splitlines()[0]), None
+        return Step(name, level, text, None, described(error)), None
     return Step(name, level, text, judge(before, after, exact)), after
 
 
-def still_differs(module: ir.Module, name: str, values: Values, chip: Chip) -> bool:
-    """Whether the pass changes what a module at level npu computes; False where it refuses the module."""
+def described(error: Exception) -> str:
+    """The first line of an error's text, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def differs(module: ir.Module, name: str, values: Values, chip: Chip) -> bool:
+    """Whether the pass changes what a module at level npu computes: a module that fails after it does.
+
+    Raises FAULTS where the module fails before the pass, or the pass refuses it. Changes the module.
+    """
     text = text_of(module)
-    try:
-        before, exact = run(module, values, chip), run_exact(module, values)
-        with module.context, ir.Location.unknown():
-            run_pipeline(module, [stage(name, chip)])
-    except Exception:  # a wrong pass may fail in any way on a part of what it was made for
-        return False
+    before, exact = run(module, values, chip), run_exact(module, values)
+    with module.context, ir.Location.unknown():
+        run_pipeline(module, [stage(name, chip)])
     level = level_of(module)
     return compared(name, level, text, before, module, values, chip, exact)[0].differs
+
+
+def still_differs(module: ir.Module, name: str, values: Values, chip: Chip) -> bool:
+    """`differs` of a part of a module; False where the part or the pass fails."""
+    try:
+        return differs(module, name, values, chip)
+    except Exception:  # a wrong pass may fail in any way on a part of what it was made for
+        return False
 
 
 def copy_of(archive: Archive) -> Archive:

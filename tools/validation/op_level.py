@@ -84,7 +84,7 @@ def measure(case: Case, found: list[Tensor], exact: list[Tensor]) -> Kind:
 
 def ulps(x: Tensor, exact: Tensor, absolute: float, row: bool = False) -> float:
     """The largest error beyond `absolute`, in units in the last place of x's dtype: of the exact value, or of
-    the greatest of its row. Equal infinities and two that are no number have none."""
+    the greatest of its row (of the root mean square of all, where that is more). Equal infinities and two that are no number have none."""
     wide = x.double()
     error = (wide - exact).abs()
     error[(wide == exact) | (wide.isnan() & exact.isnan())] = 0
@@ -93,7 +93,8 @@ def ulps(x: Tensor, exact: Tensor, absolute: float, row: bool = False) -> float:
     if not error.numel():
         return 0.0
     if row and scale.dim():
-        scale = scale.amax(-1, keepdim=True).expand_as(scale)
+        typical = scale.square().mean().sqrt().nan_to_num()
+        scale = scale.amax(-1, keepdim=True).clamp_min(typical).expand_as(scale)
     exponent = scale.nan_to_num(nan=1.0, posinf=1.0).clamp_min(TINY).log2().floor()
     return float((error / (exponent - BITS[x.dtype]).exp2()).nan_to_num(nan=math.inf).max())
 

@@ -138,6 +138,40 @@ def test_the_wrong_pass_is_found(case, archive, planted, tmp_path, capsys):
     assert f"test-{name}" in capsys.readouterr().out
 
 
+class Index(torch.nn.Module):
+    def forward(self, x):
+        return x.argmax(-1)
+
+
+def other_axis(module):
+    """The index of the greatest of a column, not of a row, of a square matrix."""
+    for op in ops(module, "npu.reduce"):
+        source = op.operands[0]
+        with ir.InsertionPoint(op), op.location:
+            op.operands[0] = npu.transpose(source, [1, 0])
+
+
+def test_a_conversion_with_wrong_integers(planted, tmp_path, capsys):
+    torch.manual_seed(0)
+    path = tmp_path / "index.pt2"
+    torch.export.save(torch.export.export(Index(), (torch.randn(8, 8),)), path)
+    planted("convert-torch-to-npu", other_axis)
+    assert npu_bisect.main([str(path)]) == 1
+    assert "test-convert-torch-to-npu is the first pass whose output differs" in capsys.readouterr().out
+
+
+def test_a_reproducer_that_cannot_run(archive, planted, tmp_path, capsys):
+    planted("npu-fuse-epilogue", drop_bias)
+    folder = tmp_path / "wrong"
+    npu_bisect.main([str(archive), "-o", str(folder)])
+    launch = json.loads((folder / "launch.json").read_text())
+    launch["values"]["inputs"] = {}
+    (folder / "launch.json").write_text(json.dumps(launch))
+    capsys.readouterr()
+    assert npu_bisect.main([str(folder)]) == 2
+    assert "npu-bisect: error: " in capsys.readouterr().err
+
+
 def test_a_right_pipeline(archive, tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.ones((3, 24), np.float32))
     assert npu_bisect.main([str(archive), "--input", str(tmp_path / "x.npy")]) == 0
