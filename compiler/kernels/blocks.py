@@ -3,7 +3,8 @@
 A block of x that holds all of K stays in scratchpad while the core's columns of w stream by, or the
 block's f32 sums do while K passes. Either way w is loaded once a block of rows: what else is loaded how
 often decides between them (`matmul_tiling.py`). How many cores share the rows depends on how many
-there are; no result depends on it. Where parts of K are summed depends on the shape of w alone.
+there are; no result depends on it. Where parts of K are summed is a program's: it follows from the
+shape of w, the dtypes, the epilogue, the bound on the rows, the chip, and `--tune`.
 
 Source: the bounds on traffic by Hong and Kung (1981); blocks of sums as in Goto and van de Geijn (2008).
 """

@@ -33,7 +33,7 @@ from torch_mlir import ir
 
 def emit_matmul(ctx: KernelContext, op: ir.OpView) -> None:
     """x[…,M,K] · w → y[…,M,N] with the op's epilogue."""
-    packed = ctx.is_param(op.w) and len(ctx.param(op.w).shape) == 2
+    packed = ctx.is_param(op.w) and len(ctx.param(op.w).shape) == 2 and all(ctx.param(op.w).shape)
     if packed:
         x, y = (as_rows(ctx, op, view) for view in (ctx.view(op.x), ctx.output(op.y)))
         product = packed_product(ctx, op, x, y, bool(op.transpose_w.value), _blocks)
@@ -116,7 +116,9 @@ def _blocks(ctx: KernelContext, x: View, y: View, packing: Packing, epilogue: Ep
         sum(widths) * packing.nt // epilogue.accumulators,
     )
     tilings = block_tilings(ctx.chip, rows, packing.k, x.itemsize, packing.tiles, packing.nt, result_bytes)
-    product = " ".join((f"{packing.k} × {packing.n}", *epilogue.steps))
+    bound = "any" if rows is None else f"up to {rows}"
+    dtypes = (x.dtype, *(view.dtype for view in epilogue.extra if view.rank > 1), y.dtype)
+    product = " ".join((f"{bound} × {packing.k} × {packing.n}", *epilogue.steps, "→".join(dtypes)))
     return ctx.choices.choose(product, tilings) if tilings else None
 
 

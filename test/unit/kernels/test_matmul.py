@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from chip_cases import DTYPE, Case
+from opennpu.compiler.kernels.choices import Choices
 from opennpu.dialects import npu
 from opennpu.runtime.chip import Chip
 
@@ -240,12 +241,48 @@ def test_a_row_times_an_activation_does_not_depend_on_the_batch():
         assert torch.equal(case(x=x[lo:hi], w=w)[0], whole[lo:hi])
 
 
-def test_nothing_to_add_up():
+@pytest.mark.parametrize("packed", [False, True])
+def test_nothing_to_add_up(packed):
     """K = 0: the bias alone."""
-    bias = torch.randn(20)
-    case = Case(
-        lambda x, w, bias: [npu.matmul(x, w, True, ["bias"], [bias])],
-        {"x": ([3, 0], "f32"), "w": ([20, 0], "f32"), "bias": ([20], "f32")},
-    )
-    (y,) = case(x=torch.empty(3, 0), w=torch.empty(20, 0), bias=bias)
+    x, w, bias = torch.empty(3, 0), torch.empty(20, 0), torch.randn(20)
+
+    def build(x, w, bias):
+        return [npu.matmul(x, w, True, ["bias"], [bias])]
+
+    given = {"x": x, "bias": bias} if packed else {"x": x, "w": w, "bias": bias}
+    inputs = {name: (tuple(t.shape), "f32") for name, t in given.items()}
+    (y,) = Case(build, inputs, {"w": w} if packed else {})(**given)
     assert torch.equal(y, bias.expand(3, 20))
+
+
+def test_products_of_one_name_have_the_same_tilings(monkeypatch):
+    """Of one shape of w, but other dtypes, residuals and bounds on the rows."""
+    offered, choose = [], Choices.choose
+
+    def record(self, product, tilings):
+        offered.append((product, tilings))
+        return choose(self, product, tilings)
+
+    monkeypatch.setattr(Choices, "choose", record)
+
+    def build(x, few, half, w, halved):
+        wide = npu.matmul(x, w, True)
+        narrow = npu.matmul(half, halved, True)
+        return [
+            wide,
+            npu.matmul(x, w, True),
+            npu.matmul(few, w, True),
+            narrow,
+            npu.matmul(half, halved, True, ["residual"], [narrow]),
+            npu.matmul(half, halved, True, ["residual"], [wide]),
+        ]
+
+    w = torch.randn(192, 256)
+    Case(
+        build,
+        {"x": (["M", 256], "f32"), "few": ([4, 256], "f32"), "half": (["M", 256], "bf16")},
+        {"w": w, "halved": w.bfloat16()},
+        ranges={"M": (1, 2048)},
+    )
+    assert len(offered) == 6 and len(dict(offered)) == 5
+    assert all(tilings == dict(offered)[product] for product, tilings in offered)

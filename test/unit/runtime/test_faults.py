@@ -146,6 +146,12 @@ def test_a_launch_within_the_limit_is_left_alone():
     assert np.array_equal(work(device), np.arange(ROWS * ROW, dtype=np.uint8))
 
 
+@pytest.mark.parametrize("limit", [-1, 0, 1e9, float("inf"), float("nan")])
+def test_a_limit_that_is_no_time(limit):
+    with pytest.raises(ValueError, match="is no time in seconds"):
+        Device("npu1-lite", hbm_bytes=1 << 20, launch_limit=limit)
+
+
 # ---- failures travel with events
 
 
