@@ -77,10 +77,11 @@ class OpenNpuPlatform(SRTPlatform):
 
     def init_backend(self) -> None:
         # Late: SGLang asks for its platform before its layers can be imported.
-        from opennpu.sglang_integration import attention, fused_ops
+        from opennpu.sglang_integration import attention, fused_ops, sampling
 
         fused_ops.register(NAME)
         attention.register()
+        sampling.register()
 
     def post_load_model(self, model: torch.nn.Module) -> None:
         from opennpu.sglang_integration.compiled import install

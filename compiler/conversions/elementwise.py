@@ -315,7 +315,11 @@ def left_shift(x, count):
     "aten.bitwise_right_shift.Tensor", "aten.bitwise_right_shift.Tensor_Scalar", "aten.__rshift__.Scalar"
 )
 def right_shift(x, count):
-    return floor_divide(x, power(2, index_like(count, x)))
+    """In two steps: 2 to the power of 31 is no int32."""
+    count = index_like(count, x)
+    half = floor_divide(count, 2)
+    first = floor_divide(x, power(2, half))
+    return floor_divide(first, power(2, npu.binary("sub", count, half)))
 
 
 def index_like(count, x):

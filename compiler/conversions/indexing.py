@@ -88,11 +88,17 @@ def pick(x, rows, columns):
 def gather_flat(x, indices):
     """x[i, j, …] for the leading dimensions: rows of x with those dimensions as one."""
     shape, count = npu.dims(x), len(indices)
+    flat = npu.reshape(x, [num_elements(shape[:count]), *shape[count:]])
+    return npu.gather(flat, flat_index(indices, shape[:count]))
+
+
+def flat_index(indices, shape):
+    """The index of x[i, j, …] among all its elements, for x of this shape; of the first index's dtype."""
     flat = indices[0]
-    for extent, following in zip(shape[1:count], indices[1:], strict=True):
+    for extent, following in zip(shape[1:], indices[1:], strict=True):
         stride = npu.extent(extent, npu.dtype(flat))
         flat = npu.binary("add", npu.binary("mul", flat, stride), npu.cast(following, npu.dtype(flat)))
-    return npu.gather(npu.reshape(x, [num_elements(shape[:count]), *shape[count:]]), flat)
+    return flat
 
 
 @converts("aten.flip")

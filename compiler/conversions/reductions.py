@@ -9,6 +9,7 @@ from opennpu.compiler.conversions.table import (
     converts,
     is_float,
     normal_dim,
+    promote,
     rank,
     to_last,
 )
@@ -49,6 +50,12 @@ def reduce_dims_sum(x, dims, output_dtype=None):
 @converts("aten.mean", op="mean")
 def reduce_all(x, dtype, result, op):
     return reduce_dims(op, npu.cast(x, result.dtype), None, False)
+
+
+@converts("aten.count_nonzero.dim_IntList")
+def count_nonzero(x, dims):
+    zero = as_tensor(False if npu.dtype(x) == "i1" else 0.0 if is_float(npu.dtype(x)) else 0, npu.dtype(x))
+    return reduce_dims("sum", npu.cast(npu.binary("ne", x, zero), "i64"), dims, False)
 
 
 @converts("aten.amax", op="max")
@@ -191,6 +198,18 @@ def log_sum_exp(x, dims, keepdim):
 
 
 # ---- softmax and running sums
+
+
+@converts("aten.searchsorted.Tensor")
+def searchsorted(edges, values, out_int32=False, right=False, side=None, sorter=None):
+    """How many edges are less than each value (or equal, from the right); every one is compared."""
+    if rank(edges) != 1 or sorter is not None:
+        raise Unsupported("edges of several dimensions, or not in order")
+    shape = npu.dims(values)
+    each, edges = npu.reshape(values, [*shape, 1]), npu.cast(edges, promote(edges, values))
+    relation = "le" if right or side == "right" else "lt"
+    before = npu.binary(relation, edges, npu.cast(each, npu.dtype(edges)))
+    return npu.reduce("sum", npu.cast(before, "i32" if out_int32 else "i64"), len(shape))
 
 
 @converts("aten.cumsum")

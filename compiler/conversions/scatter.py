@@ -1,11 +1,12 @@
 """Tensors of which some elements are replaced: the result is a new tensor."""
 
-from opennpu.compiler.conversions.indexing import from_front, gather_along
+from opennpu.compiler.conversions.indexing import flat_index, from_front
 from opennpu.compiler.conversions.table import (
     Unsupported,
     as_tensor,
     converts,
     index_tensor,
+    inverse,
     is_float,
     normal_dim,
     rank,
@@ -14,45 +15,89 @@ from opennpu.compiler.conversions.table import (
 )
 from opennpu.compiler.conversions.views import END, bounded
 from opennpu.dialects import npu
-from opennpu.dialects.symbols import Dim, Sym, dim
+from opennpu.dialects.symbols import Dim, Sym, dim, num_elements
 from torch_mlir import ir
 
-MOST_SCATTERED = 256
+MOST_ADDED = 256
 """Of every element it is asked whether each index names it; with more the host is faster."""
 
 
 @converts("aten.index_copy")
 def index_copy(x, axis, index, source):
-    return replace(x, normal_dim(axis, rank(x)), index, source)
+    axis = normal_dim(axis, rank(x))
+    perm = [axis, *(i for i in range(rank(x)) if i != axis)]
+    rows = npu.put_rows(npu.transpose(x, perm), index, npu.transpose(source, perm))
+    return npu.transpose(rows, inverse(perm))
 
 
 @converts("aten.index_put")
 def index_put(x, indices, values, accumulate=False):
-    given = [(i, index_tensor(t)) for i, t in enumerate(indices) if t is not None]
-    if accumulate or len(given) != 1 or rank(given[0][1]) != 1:
-        raise Unsupported("other than rows of one dimension, replaced")
-    axis, index = given[0]
-    return replace(x, axis, from_front(index, npu.dims(x)[axis]), values)
+    """x with its elements x[i, j] replaced, for one index or two neighbouring ones; a mask, by one value."""
+    values = npu.cast(values, npu.dtype(x))
+    axes = [axis for axis, t in enumerate(indices) if t is not None]
+    if accumulate:
+        raise Unsupported("values that are added up")
+    if len(axes) == 1 and npu.dtype(indices[axes[0]]) == "i1":
+        return put_masked(x, axes[0], indices[axes[0]], values)
+    if len(axes) > 2 or axes[-1] - axes[0] >= len(axes):
+        raise Unsupported("more than two indices, or two that are no neighbours")
+    first, shape = axes[0], npu.dims(x)
+    given = [from_front(index_tensor(indices[axis]), shape[axis]) for axis in axes]
+    index = flat_index(given, [shape[axis] for axis in axes])
+    rest = [axis for axis in range(rank(x)) if axis not in axes]
+    wanted = npu.dims(index)
+    values = npu.broadcast_to(values, [*shape[:first], *wanted, *shape[axes[-1] + 1 :]])
+    chosen = [*range(first, first + len(wanted))]
+    values = npu.transpose(values, [*chosen, *(i for i in range(rank(values)) if i not in chosen)])
+    count = num_elements(wanted)
+    values = npu.reshape(values, [count, *(shape[axis] for axis in rest)])
+    perm = [*axes, *rest]
+    rows = npu.put_rows(npu.transpose(x, perm), npu.reshape(index, [count]), values, len(axes))
+    return npu.transpose(rows, inverse(perm))
+
+
+def put_masked(x, axis, mask, value):
+    """x with the value where the mask, which lies along x's dimensions from the axis on, holds."""
+    if num_elements(npu.dims(value)) != 1:
+        raise Unsupported("a mask with several values; which goes where would depend on data")
+    missing = rank(x) - axis - rank(mask)
+    mask = npu.reshape(mask, [*npu.dims(mask), *[1] * missing])
+    return npu.select(mask, npu.reshape(value, []), x)
 
 
 @converts("aten.scatter.src", "aten.scatter.value")
 def scatter(x, axis, index, source):
     """x with its element index[…, m] along the axis replaced by element m of the source; of several, one."""
-    x, index, source, back = rows_to_scatter(x, axis, index, source)
-    named = npu.cast(names(x, index), "f32")
-    last = rank(x)
-    is_new = npu.binary("gt", npu.reduce("max", named, last), as_tensor(0.0, "f32"))
-    found = npu.take(source, npu.reduce("argmax", named, last))
-    return npu.transpose(npu.select(is_new, found, x), back)
+    axis, shape, wanted = normal_dim(axis, rank(x)), npu.dims(x), npu.dims(index)
+    if rank(x) == 0:
+        raise Unsupported("a scatter of a number")
+    source = cut(source if isinstance(source, ir.Value) else as_tensor(source, npu.dtype(x)), wanted)
+    places = [
+        index if d == axis else npu.iota([wanted[d], *[1] * (rank(x) - d - 1)], 0, npu.dtype(index))
+        for d in range(rank(x))
+    ]
+    count, leading = num_elements(wanted), min(rank(x), 2)
+    rows = npu.reshape(npu.broadcast_to(flat_index(places, shape), wanted), [count])
+    source = npu.reshape(npu.cast(source, npu.dtype(x)), [count])
+    flat = x if rank(x) == leading else npu.reshape(x, [num_elements(shape[:-1]), shape[-1]])
+    return npu.reshape(npu.put_rows(flat, rows, source, leading), shape)
 
 
 @converts("aten.scatter_add")
 def scatter_add(x, axis, index, source):
     """x with element m of the source added to its element index[…, m] along the axis; in f32 inside."""
     element = npu.dtype(x)
-    x, index, source, back = rows_to_scatter(x, axis, index, source)
-    if is_float(element):
-        x, source = npu.cast(x, "f32"), npu.cast(source, "f32")
+    if rank(x) == 0 or element == "i1":
+        raise Unsupported("a sum of a number, or of bools")
+    axis = normal_dim(axis, rank(x))
+    wanted, shape = npu.dims(index), npu.dims(x)
+    if static(wanted[axis], "the number of elements to add") > MOST_ADDED:
+        raise Unsupported(f"more than {MOST_ADDED} elements to add along a dimension")
+    if any(a != b for d, (a, b) in enumerate(zip(wanted, shape, strict=True)) if d != axis):
+        raise Unsupported(f"an index {npu.show(wanted)} for {npu.show(shape)}")
+    source = npu.cast(cut(source, wanted), "f32" if is_float(element) else element)
+    x, back = to_last(npu.cast(x, npu.dtype(source)), axis)
+    index, source = to_last(index, axis)[0], to_last(source, axis)[0]
     *outer, count = npu.dims(source)
     each = npu.reshape(source, [*outer, 1, count])
     terms = npu.select(names(x, index), each, as_tensor(0, npu.dtype(x)))
@@ -60,22 +105,12 @@ def scatter_add(x, axis, index, source):
     return npu.transpose(npu.cast(total, element), back)
 
 
-def rows_to_scatter(x, axis, index, source):
-    """x, index and source with the axis last, the latter two of one shape; how to turn the result back."""
-    if rank(x) == 0 or npu.dtype(x) == "i1":
-        raise Unsupported("a scatter of a number, or of bools")
-    axis = normal_dim(axis, rank(x))
-    wanted, shape = npu.dims(index), npu.dims(x)
-    if static(wanted[axis], "the number of elements to scatter") > MOST_SCATTERED:
-        raise Unsupported(f"a scatter of more than {MOST_SCATTERED} elements along a dimension")
-    if any(a != b for d, (a, b) in enumerate(zip(wanted, shape, strict=True)) if d != axis):
-        raise Unsupported(f"an index {npu.show(wanted)} for {npu.show(shape)}")
-    source = source if isinstance(source, ir.Value) else as_tensor(source, npu.dtype(x))
+def cut(source, wanted):
+    """The source, of which only as much counts as the index has; a number for every place of it."""
     source = npu.broadcast_to(source, wanted) if rank(source) == 0 else source
     for d, (have, want) in enumerate(zip(npu.dims(source), wanted, strict=True)):
         source = source if have == want else npu.slice_(source, d, 0, want)
-    moved, back = to_last(x, axis)
-    return moved, to_last(index, axis)[0], to_last(npu.cast(source, npu.dtype(x)), axis)[0], back
+    return source
 
 
 def names(x, index):
@@ -83,21 +118,6 @@ def names(x, index):
     *outer, count = npu.dims(index)
     numbers = npu.iota([npu.dims(x)[-1], 1], 0, npu.dtype(index))
     return npu.binary("eq", numbers, npu.reshape(index, [*outer, 1, count]))
-
-
-def replace(x, axis: int, index, source):
-    """x with its element `index[m]` along the axis replaced by element m of `source`, broadcast.
-
-    Of every element of x is asked whether an index names it, and which.
-    """
-    shape = npu.dims(x)
-    (count,) = npu.dims(index)
-    source = npu.broadcast_to(npu.cast(source, npu.dtype(x)), [*shape[:axis], count, *shape[axis + 1 :]])
-    numbers = npu.iota([shape[axis], 1], 0, npu.dtype(index))
-    named = npu.cast(npu.binary("eq", numbers, npu.reshape(index, [1, count])), "f32")
-    is_new = npu.binary("gt", npu.reduce("max", named, 1), npu.constant(0.0, [], "f32"))
-    is_new = npu.reshape(is_new, [shape[axis], *[1] * (rank(x) - axis - 1)])
-    return npu.select(is_new, gather_along(source, axis, npu.reduce("argmax", named, 1)), x)
 
 
 @converts("aten.slice_scatter")

@@ -310,6 +310,13 @@ def _gather(machine, op, table, index):
     return table[index.long()]
 
 
+@means("npu.put_rows")
+def _put_rows(machine, op, x, rows, values):
+    y = x.clone()
+    y.flatten(0, attr(op, "leading") - 1)[rows.long()] = values
+    return y
+
+
 @means("npu.take")
 def _take(machine, op, x, index):
     return x.gather(-1, index.long())

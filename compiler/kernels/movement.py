@@ -20,7 +20,7 @@ from torch_mlir import ir
 
 def copy(ctx: KernelContext, op: ir.Operation, dst: View, src: View) -> None:
     """One kernel that copies one view to another of the same shape and dtype; strides may be anything."""
-    run_program(ctx, op, _copy_program(dst, src))
+    run_program(ctx, op, copy_program(dst, src))
 
 
 def materialise(ctx: KernelContext, op: ir.Operation, view: View) -> View:
@@ -32,7 +32,7 @@ def materialise(ctx: KernelContext, op: ir.Operation, view: View) -> View:
     return dst
 
 
-def _copy_program(dst: View, src: View) -> VectorProgram:
+def copy_program(dst: View, src: View) -> VectorProgram:
     program = VectorProgram()
     program.output(program.input(src), dst)
     return program
@@ -77,7 +77,7 @@ def emit_concat(ctx: KernelContext, op: ir.OpView) -> None:
     programs, offset = [], 0
     for x in map(ctx.view, op.operands):
         size = x.shape[dim]
-        programs.append(_copy_program(views.slice_dim(y, dim, offset, size), x))
+        programs.append(copy_program(views.slice_dim(y, dim, offset, size), x))
         offset = views.plus(offset, size)
     run_program(ctx, op, *programs)
 
@@ -85,7 +85,7 @@ def emit_concat(ctx: KernelContext, op: ir.OpView) -> None:
 def emit_gather(ctx: KernelContext, op: ir.OpView) -> None:
     """Rows of a table by index: indirect DMA in, plain DMA out. An index outside the table traps."""
     table = _with_contiguous_rows(ctx, op, ctx.view(op.operands[0]))
-    index = _index_list(ctx, op, ctx.view(op.operands[1]))
+    index = index_list(ctx, op, ctx.view(op.operands[1]))
     y, chip = ctx.output(op.results[0]), ctx.chip
     row, count = views.times(num_elements(table.shape[1:]), table.itemsize), num_elements(index.shape)
     part = min(_bound(ctx, row), chip.spm_bytes // BUFFERS)  # of a row longer than the scratchpad
@@ -157,7 +157,7 @@ def _with_contiguous_rows(ctx: KernelContext, op: ir.OpView, table: View) -> Vie
     return table if views.is_contiguous(row) else materialise(ctx, op, table)
 
 
-def _index_list(ctx: KernelContext, op: ir.OpView, index: View) -> View:
+def index_list(ctx: KernelContext, op: ir.OpView, index: View) -> View:
     """The indices side by side in memory, of a dtype that DMA reads."""
     if index.dtype in ISA["dma_gather"].by_name["index_dtype"].only:
         return materialise(ctx, op, index)

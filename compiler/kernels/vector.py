@@ -5,8 +5,8 @@ gets tiles and buffers (`vector_plan.py`), and is then one loop nest: load what 
 iteration needs, compute node by node in scratchpad, store the results.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 
 from opennpu.compiler.kernels.builder import TileBuilder, TileRef
@@ -51,10 +51,17 @@ EMITTERS = {
 }
 
 
-def run_program(ctx: KernelContext, op: ir.Operation, *programs: VectorProgram, cut: bool = False) -> None:
+def run_program(
+    ctx: KernelContext,
+    op: ir.Operation,
+    *programs: VectorProgram,
+    cut: bool = False,
+    only_if: Callable[[TileBuilder], ir.Value] | None = None,
+) -> None:
     """One kernel that runs programs which do not depend on each other.
 
-    With `cut` rows are reduced in pieces; so are those that do not fit, in several kernels.
+    With `cut` rows are reduced in pieces; so are those that do not fit, in several kernels. `only_if`
+    builds a condition (i1) without which the kernel does nothing.
     """
     flops = sum((_flops(p) for p in programs), start=Sym.of(0))
     traffic = sum((_traffic(p) for p in programs), start=Sym.of(0))
@@ -69,7 +76,10 @@ def run_program(ctx: KernelContext, op: ir.Operation, *programs: VectorProgram, 
         title = f"'{op.operation.name}': {what}"
         raise CompileError(Problem(title, describe(op.location), remedy)) from None
     rows = plans[0].axes[-1].extent if cut else None
-    with ctx.kernel(op, "vector", flops=flops, bytes=traffic, cut=rows) as b:
+    with (
+        ctx.kernel(op, "vector", flops=flops, bytes=traffic, cut=rows) as b,
+        b.if_(only_if(b)) if only_if else nullcontext(),
+    ):
         for plan in plans:
             Emission(b, plan, cores).run()
 

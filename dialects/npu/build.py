@@ -40,6 +40,7 @@ __all__ = [
     "like",
     "matmul",
     "paged_attention",
+    "put_rows",
     "reduce",
     "repeat",
     "reshape",
@@ -274,6 +275,10 @@ def concat(xs: Sequence[Value], dim_: int) -> Value:
 
 def gather(table: Value, index: Value) -> Value:
     return ops.GatherOp(table, index, like(table, dims(index) + dims(table)[1:])).y
+
+
+def put_rows(x: Value, rows: Value, values: Value, leading: int = 1) -> Value:
+    return ops.PutRowsOp(x, rows, values, i64_attr(leading), like(x, dims(x))).y
 
 
 def take(x: Value, index: Value) -> Value:

@@ -155,3 +155,28 @@ class TakeOp(NpuOp, name="take", traits=[Pure]):
         require(len(dims(self.x)) >= 1, "x has no dimensions")
         require_dims("index", self.index, (*dims(self.x)[:-1], *dims(self.index)[-1:]))
         require_dims("y", self.y, dims(self.index))
+
+
+class PutRowsOp(NpuOp, name="put_rows", traits=[Pure]):
+    """x[D…,R…], rows[M], values[M,R…] → y like x, its row rows[m] replaced by values[m].
+
+    Rows are counted over the first `leading` dimensions D of x, one or two, row-major. Of equal rows it
+    is not said which value stays. Where y lies in the memory of x, nothing but the rows is written.
+    """
+
+    x: Tensor
+    rows: Tensor
+    values: Tensor
+    leading: IntegerAttr
+    y: TensorResult
+
+    def check(self):
+        require_dtype("rows", self.rows, *INTEGERS)
+        require_dtype("values", self.values, dtype(self.x))
+        require_same_dtype(self, self.x)
+        lead = self.leading.value
+        require(lead in (1, 2), f"leading is {lead}, expected 1 or 2")
+        require(len(dims(self.x)) >= lead, f"x has less than {lead} dimensions")
+        require(len(dims(self.rows)) == 1, "rows is no list")
+        require_dims("values", self.values, (*dims(self.rows), *dims(self.x)[lead:]))
+        require_dims("y", self.y, dims(self.x))

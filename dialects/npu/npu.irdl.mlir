@@ -337,6 +337,16 @@ module {
       %2 = irdl.base "!builtin.tensor" 
       irdl.results(y: %2)
     }
+    irdl.operation @put_rows {
+      %0 = irdl.base "!builtin.tensor" 
+      %1 = irdl.base "!builtin.tensor" 
+      %2 = irdl.base "!builtin.tensor" 
+      irdl.operands(x: %0, rows: %1, values: %2)
+      %3 = irdl.base "#builtin.integer" 
+      irdl.attributes {"leading" = %3}
+      %4 = irdl.base "!builtin.tensor" 
+      irdl.results(y: %4)
+    }
     irdl.operation @yield {
       %0 = irdl.base "!builtin.tensor" 
       %1 = irdl.base "!builtin.tensor" 

@@ -24,6 +24,8 @@ void bind_operators(const py::handle& module) {
     }
     return py::make_tuple(calls, reasons);
   });
+  m.def("allow_on_host", &allow_on_host);
+  m.def("host_calls", &host_calls);
   m.def("reset_fallbacks", &reset_fallbacks);
   m.def("is_strict", &strict);
   m.def("set_strict", &set_strict);

@@ -26,6 +26,7 @@ struct Target {
     pointwise,  // element by element
     product,    // of operands of one dtype
     whole,      // any other
+    update,     // that writes some elements of its first argument
     composite,  // PyTorch would take it apart
   };
 
@@ -33,7 +34,7 @@ struct Target {
   c10::OperatorHandle op;
   Kind kind;
   KeyMap<Typing> typings;     // pointwise
-  KeyMap<Programs> programs;  // whole, composite
+  KeyMap<Programs> programs;  // any other kind
 };
 
 enum class Form : uint64_t { functional, in_place, out };
@@ -58,6 +59,7 @@ struct Call {
 // Each runs the call, or says why it cannot and leaves the stack as it is.
 std::optional<Refusal> run_pointwise(const Call& call);
 std::optional<Refusal> run_whole(const Call& call);
+std::optional<Refusal> run_update(const Call& call);
 
 // ---- what both do
 

@@ -19,8 +19,7 @@ class Kernel final : public c10::OperatorKernel {
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
     const Call call{*target_, form_, op, stack};
-    const bool pointwise = target_->kind == Target::Kind::pointwise;
-    const auto refusal = pointwise ? run_pointwise(call) : run_whole(call);
+    const auto refusal = run(call);
     if (!refusal) return;
     if (target_->kind == Target::Kind::composite) {
       take_apart(op, stack);
@@ -30,6 +29,11 @@ class Kernel final : public c10::OperatorKernel {
   }
 
  private:
+  static std::optional<Refusal> run(const Call& call) {
+    if (call.target.kind == Target::Kind::pointwise) return run_pointwise(call);
+    return call.target.kind == Target::Kind::update ? run_update(call) : run_whole(call);
+  }
+
   std::shared_ptr<Target> target_;
   Form form_;
 };
@@ -99,6 +103,7 @@ Target::Kind kind_of(const std::string& name) {
       {"pointwise", Target::Kind::pointwise},
       {"product", Target::Kind::product},
       {"whole", Target::Kind::whole},
+      {"update", Target::Kind::update},
       {"composite", Target::Kind::composite},
   };
   return kinds.at(name);
@@ -109,6 +114,12 @@ torch::Library& library(const std::string& name, c10::DispatchKey key) {
   const auto [found, made] =
       libraries->try_emplace({name, key}, torch::Library::IMPL, name, key, __FILE__, __LINE__);
   return found->second;
+}
+
+// PyTorch makes the other forms of these.
+bool has_form(Target::Kind kind, Form form) {
+  return form == Form::functional || (kind != Target::Kind::composite &&
+                                      (kind != Target::Kind::update || form == Form::in_place));
 }
 
 void implement(const c10::OperatorHandle& op, Form form, const std::shared_ptr<Target>& target) {
@@ -136,7 +147,7 @@ void register_operators(const std::vector<NativeOperator>& operators) {
     auto& target = (*targets)[target_name];
     if (target == nullptr) target = std::make_shared<Target>(target_name, find(target_name), kind_of(kind));
     for (const auto& [op, form] : forms_of(find(name), all)) {
-      if (target->kind != Target::Kind::composite || form == Form::functional) implement(op, form, target);
+      if (has_form(target->kind, form)) implement(op, form, target);
     }
   }
 }

@@ -21,6 +21,7 @@ struct Counts {
   std::mutex mutex;
   std::map<std::string, Fallback> calls;
   std::set<std::string> warned;
+  std::map<std::string, int64_t> at_home;  // of the operators whose place is the host; all of them
 };
 
 Counts& counts() {
@@ -94,6 +95,15 @@ bool makes_view(const c10::OperatorHandle& op) {
   });
 }
 
+// Whether the operator's place is the host; such a call is counted.
+bool at_home(const std::string& name) {
+  const std::lock_guard lock(counts().mutex);
+  const auto found = counts().at_home.find(name);
+  if (found == counts().at_home.end()) return false;
+  ++found->second;
+  return true;
+}
+
 [[noreturn]] void refuse_strictly(const std::string& name, const std::string& reason) {
   TORCH_CHECK_NOT_IMPLEMENTED(false, name, " does not run on the device opennpu: ", reason,
                               ". It could run on the host, which strict mode forbids: unset OPENNPU_STRICT "
@@ -152,7 +162,7 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack, const 
                               " is not implemented on the device opennpu: it makes a "
                               "view of a tensor's memory, which cannot be done on the host");
   const auto arguments = torch::jit::last(*stack, op.schema().arguments().size());
-  const bool counted = !reads_nothing(op, arguments);
+  const bool counted = !reads_nothing(op, arguments) && !at_home(name);
   if (counted && strict()) {  // before anything is computed: the call may write its arguments
     check_arguments(op, arguments);
     refuse_strictly(name, reason);
@@ -175,6 +185,21 @@ std::map<std::string, Fallback> fallbacks() {
 void reset_fallbacks() {
   const std::lock_guard lock(counts().mutex);
   counts().calls.clear();
+  for (auto& [name, calls] : counts().at_home) calls = 0;
+}
+
+void allow_on_host(const std::vector<std::string>& names) {
+  const std::lock_guard lock(counts().mutex);
+  for (const std::string& name : names) counts().at_home.try_emplace(name, 0);
+}
+
+std::map<std::string, int64_t> host_calls() {
+  const std::lock_guard lock(counts().mutex);
+  std::map<std::string, int64_t> calls;
+  for (const auto& [name, count] : counts().at_home) {
+    if (count > 0) calls[name] = count;
+  }
+  return calls;
 }
 
 bool strict() { return strict_flag(); }

@@ -1,4 +1,5 @@
-// Operators that run on the host: counted by name, warned about once, an error in strict mode.
+// Operators that run on the host: counted by name, warned about once, an error in strict mode; but for
+// those whose place is the host, which are counted apart.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -6,6 +7,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 namespace opennpu::torch_device {
 
@@ -25,6 +27,12 @@ struct Fallback {
 // By name, since the start or the last reset.
 std::map<std::string, Fallback> fallbacks();
 void reset_fallbacks();
+
+// The operators whose place is the host, such as `aten::sort`, whatever their overloads.
+void allow_on_host(const std::vector<std::string>& names);
+
+// Their calls by name, since the start or the last reset of the fallbacks.
+std::map<std::string, int64_t> host_calls();
 
 bool strict();
 void set_strict(bool strict);

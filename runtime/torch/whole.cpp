@@ -1,4 +1,4 @@
-// Operators that are compiled for the shapes of their own: all that are not pointwise.
+// Operators that are compiled for shapes of their own: all that are not pointwise.
 #include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty_strided.h>
 
@@ -124,6 +124,25 @@ void use_outputs(const Call& call, const Operands& operands, std::vector<at::Ten
   }
 }
 
+// The program for the operands, and for the outputs where they exist already.
+std::variant<Fitting, Refusal> program_for(const Call& call, Gathered& gathered,
+                                           c10::ArrayRef<c10::IValue> inputs,
+                                           c10::ArrayRef<Operand> outputs) {
+  const DeviceIndex index = gathered.device.index();
+  gathered.key.add(static_cast<uint64_t>(index));
+  Programs* programs = call.target.programs.find(gathered.key);
+  if (programs == nullptr) programs = &call.target.programs.add(gathered.key, std::make_unique<Programs>());
+  const auto check = [&]() -> std::optional<Refusal> {
+    const auto inferred = infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
+    const auto* refusal = std::get_if<Refusal>(&inferred);
+    return refusal == nullptr ? std::nullopt : std::make_optional(*refusal);
+  };
+  Operands measured = gathered.operands;
+  measured.append(outputs.begin(), outputs.end());
+  return programs->get(index, measured,
+                       {call.target.name, call.target.op, inputs, gathered.operands, outputs, check});
+}
+
 }  // namespace
 
 std::optional<Refusal> run_whole(const Call& call) {
@@ -146,17 +165,7 @@ std::optional<Refusal> run_whole(const Call& call) {
   if (lacks_elements(gathered.operands)) {
     return composite ? Refusal{"its parts tell"} : run_empty(call, gathered.device.device());
   }
-  const DeviceIndex index = gathered.device.index();
-  gathered.key.add(static_cast<uint64_t>(index));
-  Programs* programs = call.target.programs.find(gathered.key);
-  if (programs == nullptr) programs = &call.target.programs.add(gathered.key, std::make_unique<Programs>());
-  const auto check = [&]() -> std::optional<Refusal> {
-    const auto inferred = infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
-    const auto* refusal = std::get_if<Refusal>(&inferred);
-    return refusal == nullptr ? std::nullopt : std::make_optional(*refusal);
-  };
-  const auto found = programs->get(index, gathered.operands,
-                                   {call.target.name, call.target.op, inputs, gathered.operands, {}, check});
+  const auto found = program_for(call, gathered, inputs, {});
   if (const auto* refusal = std::get_if<Refusal>(&found)) return *refusal;
   const auto& [program, symbols] = std::get<Fitting>(found);
   std::vector<at::Tensor> results = program->allocate(symbols);
@@ -166,6 +175,35 @@ std::optional<Refusal> run_whole(const Call& call) {
     program->launch(symbols, gathered.operands, outputs);
   }
   call.finish(results);
+  return std::nullopt;
+}
+
+// The first argument, or a copy of it, is operand and output at once.
+std::optional<Refusal> run_update(const Call& call) {
+  std::vector<c10::IValue> inputs = call.inputs().vec();
+  const at::Tensor given = inputs[0].toTensor();
+  if (at::has_internal_overlap(given) != at::MemOverlap::No) return Refusal{"it writes places that overlap"};
+  const at::Tensor result = call.form == Form::in_place ? given : given.clone();
+  inputs[0] = result;
+  Gathered gathered;
+  for (const c10::IValue& input : inputs) {
+    if (!gathered.add(input)) return Refusal{"an argument of it is nothing to compile for"};
+  }
+  for (const Operand& operand : gathered.operands) {
+    if (auto refusal = refuse_dtype(operand.tensor.scalar_type())) return refusal;
+    if (&operand != gathered.operands.begin()) at::assert_no_overlap(result, operand.tensor);
+  }
+  if (!lacks_elements(gathered.operands)) {
+    const Operand output = gathered.operands[0];
+    const auto found = program_for(call, gathered, inputs, output);
+    if (const auto* refusal = std::get_if<Refusal>(&found)) return *refusal;
+    const auto& [program, symbols] = std::get<Fitting>(found);
+    program->launch(symbols, gathered.operands, output);
+  } else if (auto inferred = infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
+             const auto* refusal = std::get_if<Refusal>(&inferred)) {
+    return *refusal;
+  }
+  call.finish({result});
   return std::nullopt;
 }
 

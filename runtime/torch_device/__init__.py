@@ -36,6 +36,7 @@ from opennpu.runtime.torch_device.devices import (
 from opennpu.runtime.torch_device.fallbacks import (
     fallback_reasons,
     fallbacks,
+    host_calls,
     is_strict,
     reset_fallbacks,
     set_strict,
@@ -107,6 +108,7 @@ __all__ = [
     "get_device_properties",
     "get_rng_state",
     "get_rng_state_all",
+    "host_calls",
     "init",
     "initial_seed",
     "is_available",

@@ -17,8 +17,13 @@ def fallback_reasons() -> dict[str, str]:
     return _torch.fallbacks()[1]
 
 
+def host_calls() -> dict[str, int]:
+    """Calls by operator of those whose place is the host (`native.HOST`), which are no fallbacks."""
+    return _torch.host_calls()
+
+
 def reset_fallbacks() -> None:
-    """Forgets the calls that were counted."""
+    """Forgets the calls that were counted, those of `host_calls` too."""
     _torch.reset_fallbacks()
 
 

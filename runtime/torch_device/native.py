@@ -37,15 +37,26 @@ SCALAR_FORMS = {
 REDUCTIONS = """
 sum sum.dim_IntList mean mean.dim amax amin max min max.dim min.dim argmax argmin aminmax any
 any.dim any.dims all all.dim var.correction std.correction var_mean.correction std_mean.correction
-linalg_vector_norm _softmax _log_softmax native_layer_norm
+count_nonzero.dim_IntList linalg_vector_norm _softmax _log_softmax native_layer_norm
 """
 
 PRODUCTS = "mm bmm mv dot addmm addmv baddbmm"
 
-MOVEMENT = "embedding index_select gather index.Tensor flip cat tril triu constant_pad_nd"
+MOVEMENT = """
+embedding index_select gather index.Tensor flip cat tril triu constant_pad_nd cumsum searchsorted.Tensor
+scatter_add
+"""
+
+UPDATES = "index_put index_copy scatter.src scatter.value"
+"""They replace elements of their first argument: in place they write nothing else."""
 
 COMPOSITE = "linear conv2d layer_norm rms_norm scaled_dot_product_attention"
 """What PyTorch would take apart; whole where no gradient is asked for."""
+
+
+HOST = "sort topk nonzero masked_select _unique2"
+"""Whose place is the host, so that strict mode allows them: where the size of the result depends on data,
+which no program's does, and what orders long rows, which takes a program as many passes."""
 
 
 def aten_operators() -> list[tuple[str, str, str]]:
@@ -54,6 +65,7 @@ def aten_operators() -> list[tuple[str, str, str]]:
         "pointwise": UNARY + BINARY + SELECTION,
         "product": PRODUCTS,
         "whole": f"{REDUCTIONS} {MOVEMENT}",
+        "update": UPDATES,
         "composite": COMPOSITE,
     }
     lines = [(name, name, kind) for kind, names in kinds.items() for name in names.split()]
@@ -74,6 +86,7 @@ def register() -> None:
 
     defined = _defined()
     lines = aten_operators() + own_operators()
+    _torch.allow_on_host([f"aten::{name}" for name in HOST.split()])
     _torch.register_operators([line for line in lines if defined.issuperset(line[:2])])
 
 

@@ -32,7 +32,7 @@ def generate(folder: Path, model: Path, calls: list[dict], environment: dict | N
         capture_output=True,
         text=True,
         timeout=540,
-        env=os.environ | {"SGLANG_PLATFORM": "opennpu"} | (environment or {}),
+        env=os.environ | {"SGLANG_PLATFORM": "opennpu", "OPENNPU_STRICT": "1"} | (environment or {}),
     )
     assert result.returncode == 0, result.stderr[-8000:]
     return json.loads((folder / "answers.json").read_text()), result.stderr

@@ -102,3 +102,43 @@ func.func @take(%x: tensor<4x8xf32>, %index: tensor<3x2xi64>) {
   %0 = "npu.take"(%x, %index) : (tensor<4x8xf32>, tensor<3x2xi64>) -> tensor<3x2xf32>
   return
 }
+
+// -----
+
+func.func @put_rows_of_another_width(%x: tensor<4x8xf32>, %rows: tensor<3xi64>, %values: tensor<3x7xf32>) {
+  // expected-error@+1 {{values has extents [3, 7], expected [3, 8]}}
+  %0 = "npu.put_rows"(%x, %rows, %values) {leading = 1} : (tensor<4x8xf32>, tensor<3xi64>, tensor<3x7xf32>) -> tensor<4x8xf32>
+  return
+}
+
+// -----
+
+func.func @put_rows_over_three_dimensions(%x: tensor<4x8x2xf32>, %rows: tensor<3xi64>, %values: tensor<3xf32>) {
+  // expected-error@+1 {{leading is 3, expected 1 or 2}}
+  %0 = "npu.put_rows"(%x, %rows, %values) {leading = 3} : (tensor<4x8x2xf32>, tensor<3xi64>, tensor<3xf32>) -> tensor<4x8x2xf32>
+  return
+}
+
+// -----
+
+func.func @put_rows_by_floats(%x: tensor<4x8xf32>, %rows: tensor<3xf32>, %values: tensor<3x8xf32>) {
+  // expected-error@+1 {{rows is f32, expected i64 or i32 or i8}}
+  %0 = "npu.put_rows"(%x, %rows, %values) {leading = 1} : (tensor<4x8xf32>, tensor<3xf32>, tensor<3x8xf32>) -> tensor<4x8xf32>
+  return
+}
+
+// -----
+
+func.func @put_rows_by_a_table(%x: tensor<4x8xf32>, %rows: tensor<3x1xi64>, %values: tensor<3x8xf32>) {
+  // expected-error@+1 {{rows is no list}}
+  %0 = "npu.put_rows"(%x, %rows, %values) {leading = 1} : (tensor<4x8xf32>, tensor<3x1xi64>, tensor<3x8xf32>) -> tensor<4x8xf32>
+  return
+}
+
+// -----
+
+func.func @put_rows_of_a_list(%x: tensor<8xf32>, %rows: tensor<3xi64>, %values: tensor<3xf32>) {
+  // expected-error@+1 {{x has less than 2 dimensions}}
+  %0 = "npu.put_rows"(%x, %rows, %values) {leading = 2} : (tensor<8xf32>, tensor<3xi64>, tensor<3xf32>) -> tensor<8xf32>
+  return
+}

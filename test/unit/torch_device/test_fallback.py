@@ -18,13 +18,13 @@ def counted():
 @pytest.mark.filterwarnings("ignore:aten")
 def test_results_and_counts():
     x = torch.randn(5, 6)
-    assert_close(torch.cumsum(x.to(DEVICE), 1).cpu(), torch.cumsum(x, 1))
-    torch.cumsum(x.to(DEVICE), 0)
-    values, indices = x.to(DEVICE).sort(1)
-    assert_close(values.cpu(), x.sort(1).values)
+    assert_close(torch.cumprod(x.to(DEVICE), 1).cpu(), torch.cumprod(x, 1))
+    torch.cumprod(x.to(DEVICE), 0)
+    values, indices = x.to(DEVICE).mode(1)
+    assert_close(values.cpu(), x.mode(1).values)
     assert indices.device.type == DEVICE
-    assert torch.opennpu.fallbacks() == {"aten::cumsum": 2, "aten::sort": 1}
-    assert "no lowering" in torch.opennpu.fallback_reasons()["aten::cumsum"]
+    assert torch.opennpu.fallbacks() == {"aten::cumprod": 2, "aten::mode": 1}
+    assert "no lowering" in torch.opennpu.fallback_reasons()["aten::cumprod"]
     torch.opennpu.reset_fallbacks()
     assert torch.opennpu.fallbacks() == {}
 
@@ -33,8 +33,8 @@ def test_results_and_counts():
 def test_in_place_out_and_lists():
     x = torch.randn(5, 6)
     y = x.to(DEVICE)
-    y.cumsum_(1)
-    assert_close(y.cpu(), x.cumsum(1))
+    y.cumprod_(1)
+    assert_close(y.cpu(), x.cumprod(1))
     out = torch.empty(0, device=DEVICE)
     torch.cumprod(x.to(DEVICE), 1, out=out)
     assert_close(out.cpu(), x.cumprod(1))
@@ -63,7 +63,7 @@ def test_what_is_not_counted():
     torch.eye(3, device=DEVICE)
     torch.randperm(5, device=DEVICE)
     x.sum().item()
-    torch.empty(0, device=DEVICE).cumsum(0)
+    torch.empty(0, device=DEVICE).cumprod(0)
     assert torch.opennpu.fallbacks() == {}
 
 
@@ -81,12 +81,29 @@ def test_strict():
     x = torch.randn(3, device=DEVICE)
     torch.opennpu.set_strict(True)
     assert torch.opennpu.is_strict()
-    with pytest.raises(NotImplementedError, match=r"aten::cumsum does not run .* no lowering"):
-        x.cumsum(0)
+    with pytest.raises(NotImplementedError, match=r"aten::cumprod does not run .* no lowering"):
+        x.cumprod(0)
     with pytest.raises(NotImplementedError, match=r"aten::add .* the chip has no Double"):
         x.cpu().double().to(DEVICE) + 1
     torch.randn(3, device=DEVICE)
     assert torch.opennpu.fallbacks() == {}
+
+
+def test_operators_whose_place_is_the_host():
+    """Strict mode allows them, and they are counted apart."""
+    x = torch.randn(4, 30)
+    torch.opennpu.set_strict(True)
+    y = x.to(DEVICE)
+    assert torch.equal(y.sort(1).indices.cpu(), x.sort(1).indices)
+    assert torch.equal(y.topk(20).values.cpu(), x.topk(20).values)
+    assert torch.equal((y > 0).nonzero().cpu(), (x > 0).nonzero())
+    assert torch.equal(y.masked_select(y > 0).cpu(), x.masked_select(x > 0))
+    assert torch.equal((y * 2).int().unique().cpu(), (x * 2).int().unique())
+    assert torch.opennpu.fallbacks() == {}
+    calls = torch.opennpu.host_calls()
+    assert calls == {f"aten::{name}": 1 for name in ("sort", "topk", "nonzero", "masked_select", "_unique2")}
+    torch.opennpu.reset_fallbacks()
+    assert torch.opennpu.host_calls() == {}
 
 
 def test_strict_raises_before_it_computes():
@@ -95,7 +112,7 @@ def test_strict_raises_before_it_computes():
     with pytest.raises(NotImplementedError, match="aten::erfinv does not run"):
         x.erfinv_()
     with pytest.raises(IndexError, match="Dimension out of range"):
-        x.cumsum(2)
+        x.cumprod(2)
     torch.opennpu.set_strict(False)
     assert torch.equal(x.cpu(), torch.full((3,), 0.5))
 
@@ -128,8 +145,8 @@ def test_views_are_no_fallbacks():
 
 
 def test_strict_by_the_environment():
-    done = start("import torch; torch.ones(3, device='opennpu').cumsum(0)", OPENNPU_STRICT=1)
-    assert "NotImplementedError: aten::cumsum" in done.stderr and "OPENNPU_STRICT" in done.stderr
+    done = start("import torch; torch.ones(3, device='opennpu').cumprod(0)", OPENNPU_STRICT=1)
+    assert "NotImplementedError: aten::cumprod" in done.stderr and "OPENNPU_STRICT" in done.stderr
 
 
 def test_one_warning_a_name():
@@ -138,17 +155,17 @@ def test_one_warning_a_name():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             x = torch.ones(3, device="opennpu")
-            x.cumsum(0), x.cumsum(0), x.sort()
+            x.cumprod(0), x.cumprod(0), x.mode()
         for w in caught:
             print(str(w.message).partition(" ")[0])
     """)
-    assert output.split() == ["aten::cumsum", "aten::sort"]
+    assert output.split() == ["aten::cumprod", "aten::mode"]
 
 
 @pytest.mark.filterwarnings("ignore:aten")
 def test_errors_are_pytorchs():
     with pytest.raises(IndexError, match="Dimension out of range"):
-        torch.ones(3, device=DEVICE).cumsum(2)
+        torch.ones(3, device=DEVICE).cumprod(2)
 
 
 @pytest.mark.filterwarnings("ignore:aten")
