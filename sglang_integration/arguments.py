@@ -56,6 +56,7 @@ def prepare(arguments) -> None:
     if problems:
         raise ValueError("\n".join(problems))
     arguments.sampling_backend = "pytorch"
+    arguments.disable_hybrid_swa_memory = True  # windows are a mask: one pool for all layers
     arguments.sleep_on_idle = True  # the scheduler's CPU is one that the chip may run on
     if arguments.dtype == "auto":
         arguments.dtype = "bfloat16"  # SGLang would take float16 for what is not in bfloat16

@@ -57,8 +57,14 @@ class OpenNpuKvPool(MHATokenToKVPool):
 
     def get_cpu_copy(self, indices, mamba_indices=None, req_pool_index=None):
         """Per layer the keys and values of these slots, [slots, kv_heads, dim], on the host."""
-        place = self._places(indices)
-        return [[k[place].cpu(), v[place].cpu()] for k, v in zip(self.k_buffer, self.v_buffer, strict=True)]
+        slots = indices.cpu()
+        pages, at = (slots // self.page_size).unique(return_inverse=True)
+        numbers = torch.arange(self.layer_num)[:, None] * self.page_pool.pages + pages
+        copied = self._whole_pages().index_select(0, numbers.flatten().to(self.device)).cpu()
+        copied = copied.view(self.layer_num, len(pages), 2, self.head_num, self.page_size, -1)
+        rows = copied.transpose(3, 4)[:, at, :, slots % self.page_size]  # [slots, layers, 2, kv_heads, row]
+        keys, values = rows[:, :, 0, :, : self.head_dim], rows[:, :, 1, :, : self.v_head_dim]
+        return [[k, v] for k, v in zip(keys.unbind(1), values.unbind(1), strict=True)]
 
     def load_cpu_copy(self, kv_cache_cpu, indices, mamba_indices=None, req_pool_index=None):
         """Puts what `get_cpu_copy` gave into these slots."""
@@ -69,6 +75,11 @@ class OpenNpuKvPool(MHATokenToKVPool):
         target, source = self._places(tgt_loc), self._places(src_loc)
         for buffer in (*self.k_buffer, *self.v_buffer):
             buffer[target] = buffer[source]
+
+    def _whole_pages(self) -> Tensor:
+        """The pages of all layers as rows, which DMA moves whole, [layers · pages, elements of a page]."""
+        elements = 2 * self.head_num * self.page_size * max(self.head_dim, self.v_head_dim)
+        return self.pages[0].as_strided((self.layer_num * self.page_pool.pages, elements), (elements, 1))
 
     def _places(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         return slots // self.page_size, slots % self.page_size

@@ -24,6 +24,8 @@ MOST_ADDED = 256
 
 @converts("aten.index_copy")
 def index_copy(x, axis, index, source):
+    if rank(x) == 0 or rank(index) == 0:
+        raise Unsupported("an element named by a number")
     axis = normal_dim(axis, rank(x))
     perm = [axis, *(i for i in range(rank(x)) if i != axis)]
     rows = npu.put_rows(npu.transpose(x, perm), index, npu.transpose(source, perm))

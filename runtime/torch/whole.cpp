@@ -182,7 +182,7 @@ std::optional<Refusal> run_whole(const Call& call) {
 std::optional<Refusal> run_update(const Call& call) {
   std::vector<c10::IValue> inputs = call.inputs().vec();
   const at::Tensor given = inputs[0].toTensor();
-  if (at::has_internal_overlap(given) != at::MemOverlap::No) return Refusal{"it writes places that overlap"};
+  if (at::has_internal_overlap(given) == at::MemOverlap::Yes) return Refusal{"it writes places that overlap"};
   const at::Tensor result = call.form == Form::in_place ? given : given.clone();
   inputs[0] = result;
   Gathered gathered;

@@ -2,6 +2,7 @@
 
 Run as a script it reads {"engine": {…}, "calls": [{…}, …]} from standard input, the arguments of the engine
 and of its `generate`, and writes the answers to the file of its argument.
+Everything runs strict: what falls back to the host, or operator by operator, is an error.
 """
 
 import json

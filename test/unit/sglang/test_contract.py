@@ -65,6 +65,16 @@ CALLABLES = {
     ],
     f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.move_kv_cache": ["tgt_loc", "src_loc"],
     f"{SRT}.mem_cache.memory_pool:unwrap_write_loc": ["loc_info"],
+    # sampling
+    f"{SRT}.layers.sampler:register_sampler_backend": ["backend", "factory"],
+    f"{SRT}.layers.sampler:Sampler.forward": [
+        "logits_output", "sampling_info", "return_logprob", "top_logprobs_nums", "token_ids_logprobs",
+        "positions", "logprob_logits",
+    ],
+    f"{SRT}.plugins.hook_registry:HookRegistry.register": ["target", "hook", "hook_type"],
+    f"{SRT}.plugins.hook_registry:HookRegistry.apply_hooks": [],
+    f"{SRT}.constrained.xgrammar_backend:XGrammarGrammar.apply_vocab_mask": ["logits", "vocab_mask"],
+    f"{SRT}.constrained.xgrammar_backend:XGrammarGrammarBackend.apply_vocab_mask": ["logits", "vocab_mask"],
     # the forward of a model
     f"{SRT}.models.llama:LlamaForCausalLM.forward": ["input_ids", "positions", "forward_batch"],
     f"{SRT}.layers.logits_processor:LogitsProcessor.forward": [
@@ -135,6 +145,12 @@ FIELDS = {
     f"{SRT}.model_executor.forward_batch_info:ForwardMode": ["EXTEND", "DECODE", "MIXED"],
     f"{SRT}.model_executor.forward_context:ForwardContext": ["attn_backend"],
     f"{SRT}.layers.logits_processor:LogitsProcessorOutput": ["next_token_logits"],
+    f"{SRT}.sampling.sampling_batch_info:SamplingBatchInfo": [
+        "temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed", "sampling_mask_batch_indices",
+        "sampling_support_logprobs_capture_indices", "is_all_greedy", "grammars",
+        "has_custom_logit_processor", "custom_logit_processor", "device",
+    ],
+    f"{SRT}.sampling.sampling_batch_info:ProcessorEntry": ["indices"],
     f"{SRT}.layers.logits_processor:LogitsProcessor": ["logit_scale", "final_logit_softcapping"],
     f"{SRT}.layers.radix_attention:RadixAttention": [
         "layer_id", "tp_q_head_num", "tp_k_head_num", "tp_v_head_num", "qk_head_dim", "v_head_dim", "scaling",
