@@ -7,6 +7,8 @@ import os
 def activate() -> str:
     """`sglang.srt.platforms`: the path of the platform class."""
     os.environ.setdefault("SGLANG_ROPE_CACHE_FP32", "1")  # cosines and sines enter the chip unrounded
+    # The next batch is prepared on another stream: it must not write what this one still reads.
+    os.environ.setdefault("SGLANG_ENABLE_WAR_BARRIER", "1")
     return "opennpu.sglang_integration.platform:OpenNpuPlatform"
 
 

@@ -74,8 +74,9 @@ def test_penalties(answers, tiny_llama):
 
 @torch.no_grad()
 def penalised(model, prompt: list[int]) -> list[int]:
-    """Greedy by transformers' logits, changed for the tokens that SGLang counts: as it schedules ahead,
-    all new ones but the last, and the prompt's last."""
+    """Greedy by transformers' logits, changed for the tokens that SGLang counts: as it schedules ahead, the
+    prompt's last and all new ones but the last. One more or less is a batch that the next one wrote into.
+    """
     new: list[int] = []
     for _ in range(NEW_TOKENS):
         logits = model(torch.tensor([prompt + new])).logits[0, -1].float()

@@ -95,7 +95,6 @@ CALLABLES = {
     "sglang.launch_server:kill_process_tree": ["parent_pid", "include_parent"],
     "sglang.launch_server:load_plugins": [],
     f"{SRT}.utils.common:kill_itself_when_parent_died": [],
-    f"{SRT}.plugins.hook_registry:HookRegistry.register": ["target", "hook", "hook_type"],
     f"{SRT}.managers.scheduler:Scheduler.process_batch_result": ["batch", "result"],
     f"{SRT}.managers.schedule_batch:Req.finished": [],
     f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator.available_size": [],
@@ -229,7 +228,7 @@ CALLS = {
     f"{SRT}.utils.watchdog": ["(pid={proc.pid}) crashed "],
     f"{SRT}.utils.common": ["PROMETHEUS_MULTIPROC_DIR"],
     f"{SRT}.model_executor.model_runner_components.weight_updater": ["_derived_weight_cache_error"],
-    f"{SRT}.environ": ["SGLANG_PLATFORM", "SGLANG_ROPE_CACHE_FP32"],
+    f"{SRT}.environ": ["SGLANG_PLATFORM", "SGLANG_ROPE_CACHE_FP32", "SGLANG_ENABLE_WAR_BARRIER"],
 }  # fmt: skip
 """Module → source text without which a hook of ours is never called."""
 
