@@ -100,10 +100,8 @@ c10::OperatorHandle find(const std::string& name) {
 
 Target::Kind kind_of(const std::string& name) {
   static const std::map<std::string, Target::Kind> kinds = {
-      {"pointwise", Target::Kind::pointwise},
-      {"product", Target::Kind::product},
-      {"whole", Target::Kind::whole},
-      {"update", Target::Kind::update},
+      {"pointwise", Target::Kind::pointwise}, {"product", Target::Kind::product},
+      {"whole", Target::Kind::whole},         {"update", Target::Kind::update},
       {"composite", Target::Kind::composite},
   };
   return kinds.at(name);
@@ -118,8 +116,8 @@ torch::Library& library(const std::string& name, c10::DispatchKey key) {
 
 // PyTorch makes the other forms of these.
 bool has_form(Target::Kind kind, Form form) {
-  return form == Form::functional || (kind != Target::Kind::composite &&
-                                      (kind != Target::Kind::update || form == Form::in_place));
+  return form == Form::functional ||
+         (kind != Target::Kind::composite && (kind != Target::Kind::update || form == Form::in_place));
 }
 
 void implement(const c10::OperatorHandle& op, Form form, const std::shared_ptr<Target>& target) {

@@ -199,7 +199,8 @@ std::optional<Refusal> run_update(const Call& call) {
     if (const auto* refusal = std::get_if<Refusal>(&found)) return *refusal;
     const auto& [program, symbols] = std::get<Fitting>(found);
     program->launch(symbols, gathered.operands, output);
-  } else if (auto inferred = infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
+  } else if (auto inferred =
+                 infer(call.op, torch::jit::last(*call.stack, call.op.schema().arguments().size()));
              const auto* refusal = std::get_if<Refusal>(&inferred)) {
     return *refusal;
   }

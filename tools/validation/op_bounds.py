@@ -2,8 +2,8 @@
 
 Errors count units in the last place (ulp) of the result's dtype. They are taken of the exact value itself
 where each element is computed by itself (`row=False`), else of the greatest value of its row, or of the root
-mean square of all values where that is more, because the terms of a sum may cancel. The bound of a bfloat16 result is half an ulp, for its one rounding, and the
-float32 bound, of which an ulp of bfloat16 holds 65536.
+mean square of all values where that is more, because the terms of a sum may cancel. The bound of a bfloat16
+result is half an ulp, for its one rounding, and the float32 bound, of which an ulp of bfloat16 holds 65536.
 """
 
 import math
