@@ -39,6 +39,25 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.baseline != "hf" and args.text:
         parser.error("--text is for --baseline hf: a file brings its own text")
+    errors = _errors()
+    try:
+        with tempfile.TemporaryDirectory(prefix="npu-validate-") as scratch:
+            levels = _Validation(args, Path(args.work_dir or scratch)).run(errors)
+    except errors as error:
+        print(f"npu-validate: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    for level in levels:
+        if level.error:
+            print(f"npu-validate: error: {level.error}", file=sys.stderr)
+    if any(level.error for level in levels):
+        return 2
+    return 0 if all(level.holds for level in levels) else 1
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What says that a validation, or one level of it, cannot be done."""
     from opennpu.dialects.diagnostics import CompileError
     from opennpu.runtime.chip import ChipError
     from opennpu.runtime.container import ContainerError
@@ -48,19 +67,10 @@ def main(argv: list[str] | None = None) -> int:
     from opennpu.tools.baseline.files import BaselineError
     from opennpu.tools.validation.subject import ValidationError
 
-    errors = (
+    return (
         BaselineError, ChipError, CompileError, ContainerError, KvPoolError, NpuError, ProgramError,
         ValidationError, OSError, ValueError,
     )  # fmt: skip
-    try:
-        with tempfile.TemporaryDirectory(prefix="npu-validate-") as scratch:
-            outcome = _Validation(args, Path(args.work_dir or scratch)).run()
-    except errors as error:
-        print(f"npu-validate: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0 if outcome else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,8 +127,9 @@ class _Validation:
         self.names = LEVELS if args.level == "all" else (args.level,)
         self._recording: dict | None = None
 
-    def run(self) -> bool:
-        """Prints and writes; whether every bound holds."""
+    def run(self, errors: tuple[type[Exception], ...]) -> list:
+        """The levels, printed and written; one that raises one of `errors` has it as its `error`."""
+        from opennpu.tools.validation.results import Level
         from tqdm import tqdm
 
         if not (self.args.model_dir / "config.json").is_file():
@@ -130,14 +141,17 @@ class _Validation:
         with tqdm(total=len(self.names), bar_format=bar_format, leave=False, disable=None) as bar:
             for name in self.names:
                 start = time.perf_counter()
-                level = getattr(self, f"_{name}")(partial(self._tell, bar, name))
+                try:
+                    level = getattr(self, f"_{name}")(partial(self._tell, bar, name))
+                except errors as error:
+                    level = Level(name, error=str(error))
                 level.seconds = time.perf_counter() - start
                 levels.append(level)
                 bar.update()
                 bar.clear()
                 self._print(level)
         self._write(levels)
-        return all(level.holds for level in levels)
+        return levels
 
     def _tell(self, bar, name: str, stage: str) -> None:
         bar.set_description_str(f"{name}: {stage}")
@@ -191,7 +205,7 @@ class _Validation:
         return serve_level.validate(self.subject, self.recording(progress), self.args.concurrency, progress)
 
     def _print(self, level) -> None:
-        verdict = "ok" if level.holds else "FAILED"
+        verdict = "ok" if level.holds else "NOT DONE" if level.error else "FAILED"
         lines = [
             f"== {level.name}: {verdict}, {len(level.checks)} bounds, {level.seconds:.1f} s",
             *level.lines,

@@ -12,8 +12,9 @@ from opennpu.compiler.passes import capture
 from opennpu.compiler.rewriting import functions
 from opennpu.dialects import npu
 from opennpu.tools import npu_validate
-from opennpu.tools.validation import layer_level
-from opennpu.tools.validation.subject import Subject
+from opennpu.tools.baseline.digest import digest, perplexity
+from opennpu.tools.validation import layer_level, model_level
+from opennpu.tools.validation.subject import Subject, ValidationError
 from tiny_models import run_tool
 from torch_mlir import ir
 
@@ -24,9 +25,10 @@ TOKENS = torch.randint(2, 261, (24,), generator=torch.Generator().manual_seed(1)
 def bf16(tiny_llama, tmp_path_factory) -> Subject:
     """A Llama of two layers in bfloat16, exported."""
     folder = tmp_path_factory.mktemp("validate")
-    result = run_tool("npu_export", tiny_llama, "-o", folder / "bf16.pt")
+    subject = Subject(tiny_llama, folder)
+    result = run_tool("npu_export", tiny_llama, "-o", subject.archive_file)
     assert result.returncode == 0, result.stderr
-    return Subject(tiny_llama, folder)
+    return subject
 
 
 @pytest.fixture
@@ -35,8 +37,9 @@ def fp32(tiny_model, exported, tmp_path):
 
     def subject(name: str) -> Subject:
         directory = tiny_model(name)
-        (tmp_path / "fp32.pt").symlink_to(exported(directory))
-        return Subject(directory, tmp_path, "fp32")
+        made = Subject(directory, tmp_path, "fp32")
+        made.archive_file.symlink_to(exported(directory))
+        return made
 
     return subject
 
@@ -77,8 +80,8 @@ def test_a_wrong_weight_is_named(bf16, tmp_path):
     archive = load_archive(bf16.archive_path)
     weight = archive.program.state_dict["model.layers.1.mlp.down_proj.weight"]
     weight.data[: len(weight) // 10] *= -1
-    save_archive(tmp_path / "bf16.pt", archive)
     broken = Subject(bf16.model_dir, tmp_path)
+    save_archive(broken.archive_file, archive)
     reference = load_archive(bf16.archive_path)
     level = layer_level.validate(broken, TOKENS, replace=1, reference=reference)
     assert level.data["first"] == "layer 1"
@@ -145,10 +148,22 @@ def test_a_broken_model_fails(bf16, baseline, tmp_path, capsys):
     archive = load_archive(bf16.archive_path)
     weight = archive.program.state_dict["lm_head.weight"]
     weight.data.copy_(weight.data.roll(1, 0))
-    save_archive(tmp_path / "bf16.pt", archive)
     broken = Subject(bf16.model_dir, tmp_path)
+    save_archive(broken.archive_file, archive)
     assert validate(broken, "--level", "model", "--baseline", baseline) == 1
     assert "FAIL top-1 agreement" in capsys.readouterr().out
+
+
+def test_serve_level(bf16, baseline, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    options = ("--level", "serve", "--baseline", baseline, "--concurrency", 4, "--threads", 2)
+    assert validate(bf16, *options, "--json", figures) == 0, capsys.readouterr()
+    level = json.loads(figures.read_text())["levels"]["serve"]
+    assert [row["concurrency"] for row in level["data"]["rows"]] == [1, 4]
+    assert [check["name"] for check in level["checks"]] == [
+        "texts at concurrency 4 that differ from those of one at a time",
+        "margin in fp32 where greedy text parts",
+    ]
 
 
 def test_slower_than_asked_for_fails(bf16, baseline):
@@ -167,6 +182,34 @@ def test_what_cannot_be_done_is_told(bf16, tmp_path, capsys):
     assert npu_validate.main([str(tmp_path)]) == 2
     assert "config.json" in capsys.readouterr().err
     shutil.rmtree(tmp_path)
+
+
+def test_a_level_that_fails_leaves_the_others(bf16, tmp_path, monkeypatch, capsys):
+    def fails(*options):
+        raise ValidationError("no engine")
+
+    monkeypatch.setattr(npu_validate, "LEVELS", ("layer", "serve"))
+    monkeypatch.setattr(npu_validate._Validation, "recording", lambda *options: None)
+    monkeypatch.setattr("opennpu.tools.validation.serve_level.validate", fails)
+    figures = tmp_path / "figures.json"
+    assert validate(bf16, "--json", figures) == 2
+    assert "npu-validate: error: no engine" in capsys.readouterr().err
+    levels = json.loads(figures.read_text())["levels"]
+    assert levels["layer"]["holds"] and not levels["serve"]["holds"]
+    assert levels["serve"]["error"] == "no engine"
+
+
+def test_logits_without_numbers_fail():
+    tokens = list(range(8))
+    exact = digest(torch.randn(8, 16), tokens)
+    broken = digest(torch.full((8, 16), torch.nan), tokens)
+    checks = model_level.logits_checks(model_level.agreement(broken, exact), None, 8)
+    assert not any(check.holds for check in checks if "agreement" not in check.name)
+    assert perplexity([-1e4]) == float("inf")
+
+
+def test_an_archive_is_of_its_model(bf16, tiny_qwen3):
+    assert bf16.archive_file != Subject(tiny_qwen3, bf16.work_dir).archive_file
 
 
 def test_help_has_examples(capsys):

@@ -29,8 +29,11 @@ def digest(logits: Tensor, tokens: Sequence[int]) -> dict:
 
 
 def perplexity(following: Sequence[float]) -> float:
-    """From the logprobs of the tokens that followed."""
-    return math.exp(-sum(following) / len(following))
+    """From the logprobs of the tokens that followed; infinite where no float64 holds it."""
+    try:
+        return math.exp(-sum(following) / len(following))
+    except OverflowError:
+        return math.inf
 
 
 def decimals(value: float | list) -> float | list:

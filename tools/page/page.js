@@ -1,6 +1,6 @@
 const $ = id => document.getElementById(id);
 const escape = text => String(text).replace(/[&<>"]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})[c]);
-const number = (x, digits = 0) => x.toLocaleString("en", {maximumFractionDigits: digits, minimumFractionDigits: digits});
+const number = (x, digits = 0) => x === null ? "–" : x.toLocaleString("en", {maximumFractionDigits: digits, minimumFractionDigits: digits});
 const percent = x => number(100 * x, 1) + " %";
 const short = x => x >= 1e9 ? number(x / 1e9, 2) + " G" : x >= 1e6 ? number(x / 1e6, 2) + " M" : x >= 1e3 ? number(x / 1e3, 1) + " k" : number(x);
 const seconds = x => x >= 1 ? number(x, 3) + " s" : x >= 1e-3 ? number(1e3 * x, 3) + " ms" : number(1e6 * x, 2) + " µs";

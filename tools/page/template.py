@@ -13,4 +13,4 @@ def filled(template: str, data: dict) -> str:
     here = Path(__file__).parent
     for place, name in ((STYLE, "page.css"), (SCRIPT, "page.js")):
         text = text.replace(place, (here / name).read_text(encoding="utf-8").strip())
-    return text.replace(DATA, json.dumps(data, separators=(",", ":")).replace("</", "<\\/"))
+    return text.replace(DATA, json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))

@@ -101,15 +101,21 @@ def agreement(found: dict, exact: dict) -> Agreement:
             first, second = (here[token] - there[token] for token in exact_ids[:2])
             moved.append(abs(first - second))
     following = [a - b for a, b in zip(found["next"], exact["next"], strict=True)]
-    spread = statistics.stdev(following) if len(following) > 1 else 0.0
+    mean = _mean(following)
+    spread = math.sqrt(sum((d - mean) ** 2 for d in following) / max(1, len(following) - 1))
     return Agreement(
         top1=sum(ids[0] == exact_ids[0] for ids, _, exact_ids, _ in rows) / len(rows),
         top5=shared / sum(len(exact_ids) for _, _, exact_ids, _ in rows),
-        logprob=math.sqrt(statistics.fmean(d * d for d in differences)) if differences else math.inf,
-        log_perplexity=-statistics.fmean(following),
+        logprob=math.sqrt(_mean([d * d for d in differences])) if differences else math.inf,
+        log_perplexity=-mean,
         scatter=spread / math.sqrt(len(following)),
         moved=max(moved),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of any floats: NaN and infinities make a NaN or an infinity, as in IEEE 754."""
+    return sum(values) / len(values)
 
 
 def logits_checks(ours: Agreement, theirs: Agreement | None, tokens: int) -> list[Check]:

@@ -42,10 +42,12 @@ class Level:
     lines: list[str] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    error: str = ""
+    """Why the level could not be done; it then has no figures, and does not hold."""
 
     @property
     def holds(self) -> bool:
-        return all(check.holds for check in self.checks)
+        return not self.error and all(check.holds for check in self.checks)
 
     def to_dict(self) -> dict:
         """For JSON, which has no infinities."""

@@ -22,22 +22,27 @@ def validate(
     concurrency: Sequence[int],
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Level:
-    """The recording's prompts at each concurrency: beside each other, and the first beside the baseline."""
+    """The recording's prompts one at a time, beside the baseline, then at each concurrency beside that.
+
+    They come again and again up to the largest concurrency, which is so reached.
+    """
     runs = needed_runs(subject, recording)
     expected = runs["fp32"]["generated"]
-    prompts = [prompt["tokens"] for prompt in recording["prompts"]]
+    concurrency = [1, *(limit for limit in concurrency if limit != 1)]
+    own = [prompt["tokens"] for prompt in recording["prompts"]]
+    prompts = [own[i % len(own)] for i in range(max(len(own), *concurrency))]
     count = max(len(out["ids"]) for out in expected)
     progress(f"{len(prompts)} prompts at {', '.join(map(str, concurrency))} at once")
     answers = _serve(subject, prompts, count, concurrency)
     first = answers[0]["tokens"]
     level = Level("serve")
-    for limit, answer in zip(concurrency, answers, strict=True):
+    for limit, answer in zip(concurrency[1:], answers[1:], strict=True):
         other = sum(a != b for a, b in zip(answer["tokens"], first, strict=True))
-        name = f"texts at concurrency {limit} that differ from those at {concurrency[0]}"
+        name = f"texts at concurrency {limit} that differ from those of one at a time"
         level.checks.append(Check(name, other, 0, SAME))
     theirs = agreement(runs["bf16"]["logits"], runs["fp32"]["logits"]) if subject.dtype == "bf16" else None
     ends = frozenset(_ends(subject.model_dir))
-    given = zip(recording["prompts"], first, expected, strict=True)
+    given = zip(recording["prompts"], first[: len(own)], expected, strict=True)
     rows = [parting(p["label"], tokens[: len(e["ids"])], e, ends) for p, tokens, e in given]
     level.checks.append(greedy_check(rows, theirs))
     level.data = {
@@ -76,7 +81,7 @@ def _serve(subject: Subject, prompts: list[list[int]], count: int, concurrency: 
         result = subprocess.run(
             [sys.executable, engine.__file__, str(path)],
             input=json.dumps(request), capture_output=True, text=True, timeout=LIMIT,
-            env=os.environ | {"SGLANG_PLATFORM": "opennpu"},
+            env=_environment(subject),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ValidationError(f"SGLang's engine took more than {LIMIT} s") from None
@@ -84,6 +89,20 @@ def _serve(subject: Subject, prompts: list[list[int]], count: int, concurrency: 
         last = "\n".join(result.stderr.strip().splitlines()[-12:])
         raise ValidationError(f"SGLang's engine failed:\n{last}")
     return json.loads(path.read_text())
+
+
+def _environment(subject: Subject) -> dict[str, str]:
+    """The subject's chip and engine; strict, so that what is not in the compiled program is an error."""
+    settings = {
+        "SGLANG_PLATFORM": "opennpu",
+        "OPENNPU_CHIP": subject.target,
+        "OPENNPU_ENGINE": subject.engine,
+        "OPENNPU_EAGER": "0",
+        "OPENNPU_STRICT": "1",
+    }
+    if subject.threads:
+        settings["OPENNPU_THREADS"] = str(subject.threads)
+    return os.environ | settings
 
 
 def _ends(model_dir: Path) -> list[int]:

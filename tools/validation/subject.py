@@ -1,5 +1,7 @@
 """The model that is validated: its archive, its program, and both on their way to results."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from opennpu.compiler.cache import compiler_version
 from opennpu.compiler.frontend.archive import Archive, load_archive
 from opennpu.compiler.pipeline import Compilation
 from opennpu.runtime.chip import Chip
@@ -19,6 +22,7 @@ from torch import Tensor
 from torch_mlir import ir
 
 PAGE_SIZE = 16  # tokens
+DIGITS = 12  # of a digest in a file's name
 
 
 class ValidationError(RuntimeError):
@@ -37,9 +41,19 @@ class Subject:
     threads: int | None = None
 
     @cached_property
+    def archive_file(self) -> Path:
+        """Where the archive lies, made or not: named by the model's configuration and weight files."""
+        digest = hashlib.sha256((self.model_dir / "config.json").read_bytes())
+        for path in sorted(self.model_dir.iterdir()):
+            if path.suffix in (".safetensors", ".bin"):
+                stat = path.stat()
+                digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\0".encode())
+        return self.work_dir / f"{self.dtype}-{digest.hexdigest()[:DIGITS]}.pt"
+
+    @cached_property
     def archive_path(self) -> Path:
         """model.pt, made by npu-export in a process of its own: SGLang's configuration is global."""
-        path = self.work_dir / f"{self.dtype}.pt"
+        path = self.archive_file
         if not path.exists():
             command = [sys.executable, "-m", "opennpu.tools.npu_export", str(self.model_dir), "-o", str(path)]
             result = subprocess.run([*command, "--dtype", self.dtype], capture_output=True, text=True)
@@ -49,8 +63,11 @@ class Subject:
 
     @cached_property
     def program_path(self) -> Path:
-        """model.npu for the chip."""
-        path = self.work_dir / f"{self.dtype}-{Chip.load(self.target).name}.npu"
+        """model.npu for the chip, named by the archive, the chip and the compiler that made it."""
+        chip = Chip.load(self.target)
+        made = json.dumps([chip.to_dict(), compiler_version()], sort_keys=True, default=str)
+        digest = hashlib.sha256(made.encode()).hexdigest()[:DIGITS]
+        path = self.work_dir / f"{self.archive_file.stem}-{chip.name}-{digest}.npu"
         if not path.exists():
             self.compile(path)
         return path
