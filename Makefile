@@ -2,7 +2,7 @@
 #
 #   make demo       SmolLM2 from its package to text on the virtual chip; PROMPT="…" asks something else
 #   make serve      that model behind an OpenAI-compatible server, on PORT
-#   make test       lint, then all tests
+#   make test       lint, then all tests but those of serving in every setting (make serving-tests)
 #   make serving-tests   64 requests in every setting of SGLang that matters, answered as one by one
 #   make bench      speed of the native engine beside the machine's limits
 #   make bench-gate   fails where a benchmark is slower than recorded on such a machine

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from opennpu.sglang_integration.server_process import (
+from server_process import (
     Answer,
     Request,
     Server,
@@ -176,7 +176,7 @@ def sample(server: Server, start: float) -> Sample:
     return Sample(
         time.monotonic() - start,
         resident,
-        int(metrics["opennpu:memory_allocated_bytes"]),
+        int(metrics["opennpu:memory_used_bytes"]),
         server.used_tokens(),
     )
 
@@ -195,7 +195,7 @@ def growth_of(samples: list[Sample], name: str) -> float:
     """
     steady = [s for s in samples if s.seconds >= WARM_UP * samples[-1].seconds]
     x, y = [s.seconds for s in steady], [float(getattr(s, name)) for s in steady]
-    if len(set(y)) == 1:
+    if len(steady) < 3 or len(set(y)) == 1:  # nothing is sure of a line through two points
         return 0.0
     slope, intercept = statistics.linear_regression(x, y)
     spread = sum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True)) / (len(x) - 2)

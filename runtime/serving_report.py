@@ -56,6 +56,8 @@ class Log:
                 log.launches.append(_launch(entry))
         if not log.arrivals:
             raise LogError(f"{path}: no request")
+        if not log.launches:
+            raise LogError(f"{path}: no launch for a request")
         return log
 
 

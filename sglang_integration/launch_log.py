@@ -2,14 +2,25 @@
 
 import json
 import time
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from opennpu.sglang_integration.observer import Batch
+
+
+@dataclass
+class _Seen:
+    """What is known of a request since its last launch."""
+
+    number: int
+    tokens: int = 0  # that it has got
+    ended: bool = False
 
 
 class LaunchLog:
     """A line of JSON for the program, for each request when its first launch ends, and for each launch.
 
-    {"program": path, "chip": name} · {"request": number, "arrival": s} · {"phase": …, "launched": s,
+    {"program": path} · {"request": number, "arrival": s} · {"phase": …, "launched": s,
     "done": s, "pieces": [[request or null, new tokens, length, gave a token], …]}. Seconds are of the
     system's monotonic clock.
     """
@@ -17,7 +28,8 @@ class LaunchLog:
     def __init__(self, path: str, scheduler):
         # Open as long as the process, which may be killed: a line at a time.
         self._file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self._numbers: dict[str, int] = {}  # of requests that have not finished
+        # By request, and not by its name: a launch under way when it ended brings it once more.
+        self._seen: WeakKeyDictionary[object, _Seen] = WeakKeyDictionary()
         self._count = 0
         forward = scheduler.tp_worker.model_runner.model.forward
         program = getattr(forward, "program", None)
@@ -27,24 +39,19 @@ class LaunchLog:
         pieces = []
         rows = zip(batch.batch.reqs, batch.new_tokens, batch.lengths, strict=True)
         for request, new, length in rows:
-            number = self._number(request, batch.phase)
-            # A piece of a prompt gives none; nor does the launch that came after the end of a request.
-            gave = number is not None and length >= len(request.origin_input_ids)
-            pieces.append([number, new, length, gave])
-            if request.finished():
-                self._numbers.pop(request.rid, None)
+            seen = self._seen.get(request) or self._register(request)
+            # None came of a piece of a prompt, a request that was put back, or one that had ended before.
+            gave = len(request.output_ids) > seen.tokens
+            pieces.append([None if seen.ended else seen.number, new, length, gave])
+            seen.tokens, seen.ended = len(request.output_ids), request.finished()
         times = {"launched": batch.batch.launch_ts, "done": time.monotonic()}
         self._write({"phase": batch.phase, **times, "pieces": pieces})
 
-    def _number(self, request, phase: str) -> int | None:
-        if request.rid not in self._numbers:
-            if phase == "decode":
-                return None
-            self._numbers[request.rid] = self._count
-            self._count += 1
-            arrival = request.time_stats.wait_queue_entry_time
-            self._write({"request": self._numbers[request.rid], "arrival": arrival})
-        return self._numbers[request.rid]
+    def _register(self, request) -> _Seen:
+        seen = self._seen[request] = _Seen(self._count)
+        self._count += 1
+        self._write({"request": seen.number, "arrival": request.time_stats.wait_queue_entry_time})
+        return seen
 
     def _write(self, line: dict) -> None:
         self._file.write(json.dumps(line) + "\n")

@@ -81,9 +81,11 @@ class Metrics:
 
     def _raise(self, name: str, value_of_label: str, total: float) -> None:
         before = self._seen.get((name, value_of_label), 0)
-        if total <= before:  # nothing new, or counted anew since a reset
+        if total < before:  # counted anew since a reset
+            before = 0
+        self._seen[name, value_of_label] = total
+        if total == before:
             return
         label = COUNTERS[name][0]
         labels = self._labels | ({label: value_of_label} if label else {})
         self._counters[name].labels(**labels).inc(total - before)
-        self._seen[name, value_of_label] = total

@@ -1,6 +1,7 @@
 """SGLang's HTTP server as a process that leaves nothing behind. Only that process imports SGLang."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -18,6 +19,10 @@ REFUSED = 2
 QUIET = ("Only CUDA", "Triton is not supported", "resource_tracker:")
 """Beginnings of warnings that tell nothing: of absent accelerators, and of what `Server` cleans up."""
 
+SHARED_MEMORY = Path("/dev/shm")
+MADE_BY_SERVERS = ("sem.mp-", "psm_", "torch_", "sglang_")
+"""Beginnings of names of shared memory: Python's multiprocessing, PyTorch, SGLang."""
+
 READY = "The server is fired up and ready to roll!"
 KILLED = re.compile(r"Subprocess (\w+?)_\d+ \(pid=(\d+)\) crashed with exit code (-?\d+)")
 FAILED = re.compile(r"(?:\[[^\]]*\] )?((?:\w+\.)*\w*(?:Error|Exception): .+)")
@@ -33,11 +38,12 @@ class Server:
     def __init__(self, arguments: Sequence[str]):
         self.ready = threading.Event()
         self._folder = tempfile.TemporaryDirectory(prefix="npu-serve-")
+        self._others_memory = set(SHARED_MEMORY.glob("*"))
         self._shared_memory: set[Path] = set()
         self._lines: deque[str] = deque(maxlen=2000)  # the last of the log
         warnings = [f"ignore:{text}:UserWarning" for text in QUIET]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *arguments],
+            [sys.executable, "-m", __name__, str(os.getpid()), *arguments],
             stderr=subprocess.PIPE,
             start_new_session=True,
             env=os.environ
@@ -65,7 +71,7 @@ class Server:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             if not was_ready:  # all of it is made before the server is ready
-                self._shared_memory |= self._mapped()
+                self._shared_memory |= made_by_servers(self._mapped()) - self._others_memory
             return None
 
     def signal(self, number: int) -> None:
@@ -106,16 +112,21 @@ class Server:
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it may have ended
                 if os.getsid(int(folder.name)) == self._process.pid:
-                    found |= set(re.findall(r"/dev/shm/\S+$", (folder / "maps").read_text(), re.MULTILINE))
+                    maps = (folder / "maps").read_text()
+                    found |= set(re.findall(rf"{SHARED_MEMORY}/\S+$", maps, re.MULTILINE))
         return {Path(name) for name in found}
 
 
-def main() -> None:
-    """`python -m sglang.launch_server`, whose arguments are checked first."""
-    from sglang.launch_server import kill_process_tree, load_plugins, prepare_server_args, run_server
-    from sglang.srt.utils.common import kill_itself_when_parent_died
+def made_by_servers(files: set[Path]) -> set[Path]:
+    """Without what else a process may have mapped, such as a user's model below /dev/shm."""
+    return {file for file in files if file.parent == SHARED_MEMORY and file.name.startswith(MADE_BY_SERVERS)}
 
-    kill_itself_when_parent_died()
+
+def main() -> None:
+    """`python -m sglang.launch_server`, with its arguments checked first; argument 1 is the parent's pid."""
+    _end_with(parent=int(sys.argv.pop(1)))
+    from sglang.launch_server import kill_process_tree, load_plugins, prepare_server_args, run_server
+
     load_plugins()
     server_args = prepare_server_args(sys.argv[1:])
     try:
@@ -127,6 +138,14 @@ def main() -> None:
         run_server(server_args)
     finally:
         kill_process_tree(os.getpid(), include_parent=False)
+
+
+def _end_with(parent: int) -> None:
+    """Kills this process when its parent ends, or has ended."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(REFUSED)
 
 
 if __name__ == "__main__":

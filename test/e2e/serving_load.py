@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import page_canary
-from opennpu.sglang_integration.server_process import (
+from server_process import (
     Answer,
     Request,
     Server,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import serving_load
 import torch
-from opennpu.sglang_integration.server_process import Answer, Request
+from server_process import Answer, Request
 
 FEWER = 16, 400  # requests, tokens of the longest
 SMALL_POOL = 448

@@ -184,7 +184,7 @@ FIELDS = {
         "reqs", "forward_mode", "extend_lens", "seq_lens_cpu", "launch_ts",
     ],
     f"{SRT}.managers.schedule_batch:Req": [
-        "rid", "origin_input_ids", "time_stats", "to_finish", "finished_reason", "discard_output_reason",
+        "output_ids", "time_stats", "to_finish", "finished_reason", "discard_output_reason",
         "inflight_middle_chunks", "is_retracted", "skip_radix_cache_insert", "kv", "lock",
     ],
     f"{SRT}.observability.req_time_stats:SchedulerReqTimeStats": ["wait_queue_entry_time"],

@@ -26,6 +26,10 @@ class ServerError(RuntimeError):
     """The server did not start, or has ended."""
 
 
+class CalledOff(ServerError):
+    """The answer to a request that was called off."""
+
+
 @dataclass(frozen=True)
 class Request:
     """The most likely tokens after a prompt: `new_tokens` of them, or up to an end-of-sequence token."""
@@ -103,7 +107,7 @@ class Server:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def metrics(self) -> Counter[str]:
+    def metrics(self) -> dict[str, float]:
         """The Prometheus metrics by name, summed over their labels."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as response:
             text = response.read().decode()
@@ -111,7 +115,7 @@ class Server:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 values[sample.name] += sample.value
-        return values
+        return dict(values)
 
     def used_tokens(self) -> int:
         """Places of the KV pool that requests or the radix cache hold now."""
@@ -150,13 +154,13 @@ def client() -> aiohttp.ClientSession:
 
 
 async def generate(session: aiohttp.ClientSession, url: str, request: Request, **fields) -> Answer:
-    """One request to SGLang's `/generate`; ServerError with its text when it fails or is called off."""
+    """One request to SGLang's `/generate`; ServerError with its text when it fails, CalledOff."""
     async with session.post(f"{url}/generate", json=body(request) | fields) as response:
         if response.status != 200:
             raise ServerError(f"{url}/generate: {response.status}: {await response.text()}")
         answered = await response.json()
         if answered["meta_info"]["finish_reason"]["type"] == "abort":
-            raise ServerError(f"{url}/generate: {answered['meta_info']['finish_reason']['message']}")
+            raise CalledOff(f"{url}/generate: {answered['meta_info']['finish_reason']['message']}")
         return answer(answered)
 
 
@@ -172,9 +176,9 @@ async def abort(session: aiohttp.ClientSession, url: str, request: Request, seco
     asked = asyncio.create_task(generate(session, url, request, rid=name))
     done, _ = await asyncio.wait([asked], timeout=seconds)
     if not done:
-        async with session.post(f"{url}/abort_request", json={"rid": name}):
+        async with session.post(f"{url}/abort_request", json={"rid": name}, raise_for_status=True):
             pass
-    with contextlib.suppress(ServerError):  # how a server tells that it was called off
+    with contextlib.suppress(CalledOff):
         await asked
 
 
