@@ -45,7 +45,8 @@ def index_put(x, indices, values, accumulate=False):
         raise Unsupported("more than two indices, or two that are no neighbours")
     first, shape = axes[0], npu.dims(x)
     given = [from_front(index_tensor(indices[axis]), shape[axis]) for axis in axes]
-    index = flat_index(given, [shape[axis] for axis in axes])
+    extents = [shape[axis] for axis in axes]
+    index = within(flat_index(given, extents), given, extents)
     rest = [axis for axis in range(rank(x)) if axis not in axes]
     wanted = npu.dims(index)
     values = npu.broadcast_to(values, [*shape[:first], *wanted, *shape[axes[-1] + 1 :]])
@@ -79,10 +80,21 @@ def scatter(x, axis, index, source):
         for d in range(rank(x))
     ]
     count, leading = num_elements(wanted), min(rank(x), 2)
-    rows = npu.reshape(npu.broadcast_to(flat_index(places, shape), wanted), [count])
+    rows = npu.broadcast_to(within(flat_index(places, shape), [index], [shape[axis]]), wanted)
     source = npu.reshape(npu.cast(source, npu.dtype(x)), [count])
     flat = x if rank(x) == leading else npu.reshape(x, [num_elements(shape[:-1]), shape[-1]])
-    return npu.reshape(npu.put_rows(flat, rows, source, leading), shape)
+    return npu.reshape(npu.put_rows(flat, npu.reshape(rows, [count]), source, leading), shape)
+
+
+def within(flat, indices, extents):
+    """The flat index where each of these lies within its extent; else -1, which no DMA takes for a row."""
+    element = npu.dtype(flat)
+    for index, extent in zip(indices, extents, strict=True):
+        index = npu.cast(index, element)
+        inside = npu.binary("lt", index, npu.extent(extent, element))
+        inside = npu.binary("and", inside, npu.binary("ge", index, npu.constant(0, [], element)))
+        flat = npu.select(inside, flat, npu.constant(-1, [], element))
+    return flat
 
 
 @converts("aten.scatter_add")

@@ -50,6 +50,7 @@ def test_places():
     )
     check(put, x, rows, columns, torch.tensor([1, 2, 3]).int())
     check(lambda *given: put(*given, 5), x, rows, columns)
+    check(lambda x, i, j, v: put(x, i, j - 300, v), x, rows - 17, columns, torch.tensor([1, 2, 3]).int())
     check(lambda x, i, v: put(x, slice(None), i, v), torch.randn(4, 9, 3), rows, torch.randn(4, 3, 3))
 
 
@@ -94,6 +95,27 @@ def test_update(name):
 def test_many_positions():
     index = torch.stack([torch.randperm(900)[:400] for _ in range(4)])
     check(lambda x, i, v: x.scatter(1, i, v), torch.randn(4, 900), index, torch.randn(4, 400))
+
+
+OUTSIDE = {
+    "scatter_": lambda x, at: x.scatter_(1, torch.tensor([[0], [0], [at]], device=x.device), 1.0),
+    "index_put_, column": lambda x, at: put(x, *(torch.tensor([i], device=x.device) for i in (1, at)), 1.0),
+    "index_put_, row": lambda x, at: put(x, *(torch.tensor([i], device=x.device) for i in (at, 2)), 1.0),
+}
+
+
+@pytest.mark.parametrize("at", [7, -8])
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_index_out_of_range_in_one_dimension(name, at):
+    """It names no element, though one of another row has its number among all."""
+    with pytest.raises((IndexError, RuntimeError)):
+        OUTSIDE[name](torch.zeros(4, 5), at)
+    x = torch.zeros(4, 5, device=DEVICE)
+    with pytest.raises(torch.AcceleratorError):
+        OUTSIDE[name](x, at)
+        torch.accelerator.synchronize()
+    written = x.cpu()
+    assert written[:, 1:].count_nonzero() == 0 and written[3, 0] == 0
 
 
 def test_errors_are_pytorchs():
