@@ -84,8 +84,8 @@ def measure(case: Case, found: list[Tensor], exact: list[Tensor]) -> Kind:
 
 def ulps(x: Tensor, exact: Tensor, absolute: float, row: bool = False) -> float:
     """The largest error beyond `absolute`, in units in the last place of x's dtype: of the exact value, or of
-    the greatest of its row (of the root mean square of all, where that is more). Equal infinities and two that
-    are no number have none."""
+    the greatest of its row (of the root mean square of all, where that is more). Equal infinities and two
+    that are no number have none."""
     wide = x.double()
     error = (wide - exact).abs()
     error[(wide == exact) | (wide.isnan() & exact.isnan())] = 0
