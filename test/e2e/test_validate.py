@@ -154,18 +154,6 @@ def test_a_broken_model_fails(bf16, baseline, tmp_path, capsys):
     assert "FAIL top-1 agreement" in capsys.readouterr().out
 
 
-def test_serve_level(bf16, baseline, tmp_path, capsys):
-    figures = tmp_path / "figures.json"
-    options = ("--level", "serve", "--baseline", baseline, "--concurrency", 4, "--threads", 2)
-    assert validate(bf16, *options, "--json", figures) == 0, capsys.readouterr()
-    level = json.loads(figures.read_text())["levels"]["serve"]
-    assert [row["concurrency"] for row in level["data"]["rows"]] == [1, 4]
-    assert [check["name"] for check in level["checks"]] == [
-        "texts at concurrency 4 that differ from those of one at a time",
-        "margin in fp32 where greedy text parts",
-    ]
-
-
 def test_slower_than_asked_for_fails(bf16, baseline):
     assert validate(bf16, "--level", "model", "--baseline", baseline, "--min-parity", 1e9) == 1
 
