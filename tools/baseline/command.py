@@ -12,7 +12,7 @@ _EPILOG = """examples:
   npu-baseline record llama-8b -o book.json --text book.txt --tokens 2048
   npu-baseline show smollm2.json
 
-It needs PyTorch, transformers and tqdm. Without OpenNPU, copy the folder
+It needs PyTorch, transformers, tqdm and jsonschema. Without OpenNPU, copy the folder
 tools/baseline alone: python -m baseline record …
 """
 
@@ -43,12 +43,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     record.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     record.add_argument("--text", type=Path, default=TEXT, help=f"default: {TEXT.name}, which comes with it")
-    record.add_argument("--tokens", type=int, default=256, help="of the text; default: 256")
-    record.add_argument("--generate", type=int, default=16, help="tokens after each prompt; default: 16")
+    record.add_argument("--tokens", type=_count, default=256, help="of the text; default: 256")
+    record.add_argument("--generate", type=_count, default=16, help="tokens after each prompt; default: 16")
     show = actions.add_parser("show", help="print what a file holds")
     show.set_defaults(action=_show)
     show.add_argument("file", type=Path)
     return parser
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
 
 
 def _record(args: argparse.Namespace) -> int:
@@ -60,6 +68,8 @@ def _record(args: argparse.Namespace) -> int:
 
     if not args.output.parent.is_dir():
         raise ValueError(f"the directory {args.output.parent} does not exist")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds none here; leave it out, or give cpu")
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with tqdm(bar_format="npu-baseline {elapsed} {desc}", leave=False, disable=None) as bar:
         recording = record(

@@ -14,8 +14,8 @@ class BaselineError(ValueError):
 
 
 def save(path: Path, recording: dict) -> None:
-    """Raises OSError."""
-    path.write_text(json.dumps(recording, separators=(",", ":")) + "\n", encoding="utf-8")
+    """Raises OSError, and ValueError where a number is not finite, which JSON cannot tell."""
+    path.write_text(json.dumps(recording, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> dict:
@@ -55,6 +55,8 @@ def _check_lengths(data: dict) -> None:
     """What a schema cannot say: lists that belong together, and finite numbers."""
     tokens = len(data["text"]["tokens"])
     for name, run in data["runs"].items():
+        if run["speed"]["prefill"]["tokens"] > tokens:
+            raise BaselineError(f"runs.{name}.speed.prefill.tokens is more than the {tokens} of the text")
         logits = run["logits"]
         lengths = {"ids": tokens, "logprobs": tokens, "next": tokens - 1}
         for key, expected in lengths.items():

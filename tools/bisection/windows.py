@@ -93,14 +93,6 @@ def _cut(module: ir.Module, ops: list[ir.Operation], machine, values: Values) ->
     return Window(made, replace(values, inputs=inputs, params=params), described)
 
 
-def _params(main: ir.Operation) -> dict[ir.Value, str]:
-    """The arguments that are parameters, and their names."""
-    arguments = zip(main.regions[0].blocks[0].arguments, main.opview.arg_attrs, strict=True)
-    return {
-        value: attributes["npu.param"].value for value, attributes in arguments if "npu.param" in attributes
-    }
-
-
 def _outside(ops: list[ir.Operation]) -> list[ir.Value]:
     """The values that the ops take from elsewhere, each once."""
     inside = {op for op in ops} | {x for op in ops for r in op.regions for b in r.blocks for x in walk(b)}
