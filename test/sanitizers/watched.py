@@ -27,7 +27,7 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module_
 class Sanitizer:
     flags: str  # of the compiler
     libraries: tuple[str, ...]  # loaded ahead of Python, which is not linked with them
-    options: dict[str, str]  # environment
+    options: dict[str, str]  # environment; reports go to files, as pytest keeps what tests print
     prefix: tuple[str, ...] = ()
 
 
@@ -36,12 +36,12 @@ SANITIZERS = {
         "address,undefined",
         ("libasan.so", "libstdc++.so"),  # the latter: exceptions are intercepted from the start
         # What Python and its libraries keep until the end is no leak of ours; fuzz_image looks for those.
-        {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
+        {"ASAN_OPTIONS": "detect_leaks=0 log_path={report}", "UBSAN_OPTIONS": "print_stacktrace=1"},
     ),
     "thread": Sanitizer(
         "thread",
         ("libtsan.so",),
-        {"TSAN_OPTIONS": f"suppressions={HERE / 'thread.supp'} die_after_fork=0"},
+        {"TSAN_OPTIONS": f"suppressions={HERE / 'thread.supp'} die_after_fork=0 log_path={{report}}"},
         ("setarch", "-R"),  # the sanitizer knows no randomized addresses
     ),
 }
@@ -57,9 +57,12 @@ def main() -> int:
     args = parser.parse_args()
     chosen, folder = SANITIZERS[args.sanitizer], ROOT / "build" / f"sanitize-{args.sanitizer}"
     build(chosen, folder, ["_core", "npu_virtual", *args.target])
-    return subprocess.run(
-        [*chosen.prefix, *args.command], env=os.environ | environment(chosen, folder)
-    ).returncode
+    for report in folder.glob("report.*"):
+        report.unlink()
+    done = subprocess.run([*chosen.prefix, *args.command], env=os.environ | environment(chosen, folder))
+    reports = [path.read_text(errors="replace") for path in folder.glob("report.*")]
+    print(*reports, sep="\n", file=sys.stderr)
+    return done.returncode or bool(reports)
 
 
 def build(chosen: Sanitizer, folder: Path, targets: list[str]) -> None:
@@ -86,7 +89,7 @@ def environment(chosen: Sanitizer, folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(folder / "site"),
         "LD_PRELOAD": preload,
         "OMP_NUM_THREADS": "1",
-        **chosen.options,
+        **{name: text.format(report=folder / "report") for name, text in chosen.options.items()},
     }
 
 

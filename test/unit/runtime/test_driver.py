@@ -411,7 +411,8 @@ def test_streams_from_many_threads(device, job):
 
 
 def test_race_checker_finds_a_missing_flag():
-    device = Device("npu1-lite", engine="reference", race_check=True, hbm_bytes=1 << 20)
+    # One thread: the race is to be in the program, not in memory.
+    device = Device("npu1-lite", engine="reference", race_check=True, hbm_bytes=1 << 20, threads=1)
     walk = {"n0": 1, "n1": 1, "n2": 1, "bytes": 64}
     body = [
         op("s_arg", rd=2, index=0),
