@@ -17,6 +17,8 @@ import requests
 from image_builder import image, op
 from opennpu.runtime.container import Container
 
+pytestmark = pytest.mark.serving  # servers in many settings: minutes each
+
 OPTIONS = {
     "dtype": "float32",
     "max-total-tokens": 1024,

@@ -12,6 +12,8 @@ import serving_load
 import torch
 from server_process import Answer, Request
 
+pytestmark = pytest.mark.serving  # servers in many settings: minutes each
+
 FEWER = 16, 400  # requests, tokens of the longest
 SMALL_POOL = 448
 
@@ -50,7 +52,6 @@ def demo_alone(smollm2, load, tmp_path_factory) -> list[Answer]:
     return alone(smollm2, load, tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.serving
 def test_the_demo_model(smollm2, text, tmp_path):
     """Fewer and shorter requests, for a first look."""
     settings = replace(serving_load.MATRIX[2], chunk=128)
@@ -61,12 +62,10 @@ def test_the_demo_model(smollm2, text, tmp_path):
     check_transformers(smollm2, load, expected)
 
 
-@pytest.mark.serving
 def test_alone_as_transformers(smollm2, load, demo_alone):
     check_transformers(smollm2, load, demo_alone)
 
 
-@pytest.mark.serving
 @pytest.mark.parametrize("settings", serving_load.MATRIX, ids=str)
 def test_the_demo_model_in_every_setting(smollm2, load, demo_alone, settings, tmp_path):
     with serving_load.server(smollm2, tmp_path, settings) as server:
