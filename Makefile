@@ -80,7 +80,7 @@ lit: $(VENV)/installed
 unit: $(DEMO)/model.npu
 	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder test/e2e test/unit
 
-serving-tests: $(DEMO)/model.npu
+serving-tests: $(DEMO)/model.npu $(VENV)/benchmarks
 	python -m pytest -v -rP -m serving test/e2e
 
 bench: $(DEMO)/model.npu

@@ -305,6 +305,7 @@ def test_metrics_count_what_ran(server):
     assert pages == 2048 // 16 and 100 // 16 <= used < pages
 
 
+@pytest.mark.serving  # needs benchmarks/requirements.txt
 def test_bench_serving(server, model, tmp_path):
     command = [sys.executable, "-m", "sglang.bench_serving", "--backend", "sglang-oai", "--disable-tqdm"]
     command += ["--base-url", server.url, "--tokenizer", str(model), "--model", str(model)]
