@@ -78,7 +78,7 @@ FUSED = Bound(
 
 EXACT_OPS = """
 reshape transpose broadcast slice concat gather take constant extent iota select
-scatter_rows sort_experts kv_write
+scatter_rows put_rows sort_experts kv_write
 unary_copy unary_neg unary_abs unary_sign unary_relu unary_floor unary_ceil unary_round unary_trunc
 unary_not binary_max binary_min binary_and binary_or binary_xor
 binary_eq binary_ne binary_lt binary_le binary_gt binary_ge

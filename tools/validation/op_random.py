@@ -224,6 +224,13 @@ def _scatter(m: Maker) -> Case:
     return m.case(lambda x, r: [npu.scatter_rows(x, r)], [tokens, m.size(200)], ([2, tokens], "i32"))
 
 
+def _put(m: Maker) -> Case:
+    """The first half of the rows, in any order."""
+    count, width = m.size(), m.size(200)
+    shapes = [2 * count, width], ([count], "i32"), [count, width]
+    return m.case(lambda x, r, v: [npu.put_rows(x, r, v)], *shapes)
+
+
 def _combine(m: Maker) -> Case:
     tokens, k = m.size(), 3
     shapes = [k * tokens, m.size(200)], ([k, tokens], "i32"), ([tokens, k], "f32")
@@ -315,6 +322,7 @@ MAKERS: dict[str, Callable[[Maker], Case]] = {
     "topk_softmax": _topk,
     "sort_experts": _sort,
     "scatter_rows": _scatter,
+    "put_rows": _put,
     "combine_rows": _combine,
     "select": _select,
     "cast": _cast,

@@ -92,6 +92,7 @@ FILLERS: dict[str, dict[int, Filler]] = {
     "npu.varlen_attention": {3: _starts(0), 4: _starts(1)},
     "npu.sort_experts": {0: _expert_ids},
     "npu.scatter_rows": {1: _permutation},
+    "npu.put_rows": {1: _permutation},
     "npu.grouped_matmul": {2: _offsets, 3: _permutation},
     "npu.combine_rows": {1: _permutation},
 }
