@@ -1,12 +1,15 @@
 """npu-fuzz: random graphs through PyTorch, the interpreters and the engines, compared."""
 
 import argparse
+import faulthandler
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from opennpu.tools.arguments import count
@@ -15,12 +18,14 @@ _EPILOG = """examples:
   npu-fuzz --graphs 1000
   npu-fuzz --seed 5000 --minutes 30 -o findings
   npu-fuzz --replay findings/case-5123.json        one case again, as it was saved
+  npu-fuzz --limit 60                              a graph that takes longer than a minute hangs
 
 Every graph has a seed of its own: --seed 5123 --graphs 1 is graph 5123 alone. What a graph is checked for,
 and how far results may be off, is told in docs/validation.md.
 """
 
 BATCH = 25  # graphs a process: a crash of the compiler costs the rest of them
+LIMIT = 300.0  # seconds that a check may take: the slowest takes a few on an idle machine
 
 
 @dataclass
@@ -31,17 +36,18 @@ class Outcome:
     kind: str
     text: str = ""
     case: str = ""
+    final: bool = True  # else what is known while the graph is made smaller
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.replay:
-        return _replay(args.replay)
+        return _replay(args.replay, args.limit)
     if args.graphs is None and args.minutes is None:
         args.graphs = 200
     counts, refused = Counter(), Counter()
     with _bar(args) as bar:
-        for outcome in run(args.seed, args.graphs, args.minutes, not args.as_found):
+        for outcome in run(args.seed, args.graphs, args.minutes, not args.as_found, args.limit):
             counts[outcome.kind] += 1
             bar.update()
             bar.set_postfix_str(", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
@@ -55,71 +61,107 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(kind not in ("ok", "refused") for kind in counts))
 
 
-def run(seed: int, graphs: int | None, minutes: float | None, smaller: bool = True) -> Iterator[Outcome]:
+def run(
+    seed: int, graphs: int | None, minutes: float | None, smaller: bool = True, limit: float = LIMIT
+) -> Iterator[Outcome]:
     """The outcomes of graphs `seed`, `seed` + 1, …, each in turn, until there are enough or time is over.
 
-    They run in processes of their own: what ends the process is a finding too, a crash.
+    They run in processes of their own: what ends the process is a finding too, a crash, and so is a check of
+    more than `limit` seconds, a hang.
     """
     deadline = time.monotonic() + 60 * minutes if minutes else None
     end = None if graphs is None else seed + graphs
     while (end is None or seed < end) and (deadline is None or time.monotonic() < deadline):
         last = seed + BATCH if end is None else min(seed + BATCH, end)
-        for outcome in _batch(seed, last, deadline, smaller):
+        for outcome in _batch(seed, last, deadline, smaller, limit):
             yield outcome
             seed = outcome.seed + 1
 
 
-def _batch(seed: int, end: int, deadline: float | None, smaller: bool) -> Iterator[Outcome]:
+def _batch(seed: int, end: int, deadline: float | None, smaller: bool, limit: float) -> Iterator[Outcome]:
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
-    worker = context.Process(target=_work, args=(seed, end, deadline, smaller, send))
-    worker.start()
-    send.close()
-    try:
-        while True:
-            outcome = receive.recv()
-            yield outcome
-            seed = outcome.seed + 1
-    except EOFError:
-        worker.join()
-    finally:
-        if worker.is_alive():
-            worker.terminate()
+    found = None  # of graph `seed`
+    with tempfile.NamedTemporaryFile("r", prefix="npu-fuzz-", errors="replace") as trace:
+        worker = context.Process(target=_work, args=(seed, end, deadline, smaller, limit, trace.name, send))
+        worker.start()
+        send.close()
+        try:
+            while True:
+                found = receive.recv()
+                if found.final:
+                    yield found
+                    seed, found = found.seed + 1, None
+        except EOFError:
             worker.join()
-    if worker.exitcode:
-        from opennpu.tools.fuzzing.case import random_case
+        finally:
+            if worker.is_alive():
+                worker.terminate()
+                worker.join()
+        if worker.exitcode:
+            yield replace(found, final=True) if found else _died(seed, worker.exitcode, trace.read())
 
-        text = f"the process ended with {worker.exitcode}"
-        yield Outcome(seed, "crash", text, random_case(seed).text())
+
+def _died(seed: int, status: int, trace: str) -> Outcome:
+    """The finding of a process that ended at graph `seed`; `trace`: where, as faulthandler tells it."""
+    from opennpu.tools.fuzzing.case import random_case
+
+    kind = "hang" if trace.startswith("Timeout") else "crash"
+    text = f"{kind}: the process ended with {status}\n{trace}".rstrip()
+    return Outcome(seed, kind, text, random_case(seed).text())
 
 
-def _work(seed: int, end: int, deadline: float | None, smaller: bool, send) -> None:
+def _work(seed: int, end: int, deadline: float | None, smaller: bool, limit: float, trace: str, send) -> None:
     import torch
 
     torch.set_num_threads(1)
-    while seed < end and (deadline is None or time.monotonic() < deadline):
-        send.send(outcome_of(seed, smaller))
-        seed += 1
+    with open(trace, "w") as file:
+        faulthandler.enable(file)
+        while seed < end and (deadline is None or time.monotonic() < deadline):
+            for outcome in outcomes_of(seed, smaller, partial(_watch, limit, file)):
+                send.send(outcome)
+            seed += 1
     send.close()
+
+
+def _watch(limit: float, file) -> None:
+    """Ends the process, with a trace in the file, unless called again within `limit` seconds."""
+    faulthandler.dump_traceback_later(limit, exit=True, file=file)
 
 
 def outcome_of(seed: int, smaller: bool = True) -> Outcome:
     """Graph `seed`, made smaller where something is wrong with it."""
+    *_, outcome = outcomes_of(seed, smaller)
+    return outcome
+
+
+def outcomes_of(
+    seed: int, smaller: bool = True, watch: Callable[[], None] = lambda: None
+) -> Iterator[Outcome]:
+    """The same, with what is known of a finding whenever the graph becomes smaller.
+
+    `watch` is called before every check.
+    """
     from opennpu.tools.fuzzing.case import random_case
     from opennpu.tools.fuzzing.check import Refused, check
-    from opennpu.tools.fuzzing.minimise import minimise
+    from opennpu.tools.fuzzing.minimise import minimised
 
+    watch()
     case = random_case(seed)
     try:
         finding = check(case)
     except Refused as error:
-        return Outcome(seed, "refused", str(error))
+        yield Outcome(seed, "refused", str(error))
+        return
     if finding is None:
-        return Outcome(seed, "ok")
-    if smaller:
-        case = minimise(case, finding)
-        finding = check(case) or finding
-    return Outcome(seed, finding.kind, str(finding), case.text())
+        yield Outcome(seed, "ok")
+        return
+    outcome = Outcome(seed, finding.kind, str(finding), case.text(), final=False)
+    yield outcome
+    for less, found in minimised(case, finding, watch) if smaller else ():
+        outcome = replace(outcome, text=str(found), case=less.text())
+        yield outcome
+    yield replace(outcome, final=True)
 
 
 def _told(outcome: Outcome, folder: Path | None) -> str:
@@ -132,10 +174,11 @@ def _told(outcome: Outcome, folder: Path | None) -> str:
     return f"{text}  npu-fuzz --replay {path}"
 
 
-def _replay(path: Path) -> int:
+def _replay(path: Path, limit: float) -> int:
     from opennpu.tools.fuzzing.case import Case
     from opennpu.tools.fuzzing.check import Refused, check
 
+    _watch(limit, sys.__stderr__)
     try:
         finding = check(Case.load(path))
     except (OSError, ValueError, TypeError) as error:
@@ -144,6 +187,8 @@ def _replay(path: Path) -> int:
     except Refused as error:
         print(f"refused: {error}")
         return 0
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     print(finding or "all agree")
     return int(finding is not None)
 
@@ -165,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--graphs", type=count, help="how many; default: 200, or as many as --minutes allows")
     parser.add_argument("--minutes", type=float, help="stop after this time")
     parser.add_argument("-o", "--output", type=Path, help="folder for what is found; default: it is printed")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, help="seconds that checking a graph may take; default: 300"
+    )
     parser.add_argument("--as-found", action="store_true", help="do not make what is found smaller")
     parser.add_argument("--reasons", type=count, default=10, help="reasons of refusal to print; default: 10")
     parser.add_argument("--replay", type=Path, metavar="CASE.json", help="check one saved case")

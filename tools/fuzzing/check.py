@@ -30,6 +30,7 @@ from torch_mlir import ir
 RUNS, MORE_RUNS = 5, 60
 NOISE, SPREAD, ROUNDINGS = (8, 1), 2, 4
 HBM_BYTES = 1 << 26
+LAUNCH_LIMIT = 60.0  # seconds; most launches take milliseconds
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,13 @@ def _on_engine(engine: str) -> Callable:
 
 @lru_cache(maxsize=16)
 def _device(chip: Chip, engine: str) -> Device:
-    return Device(chip, engine=engine, race_check=engine == "reference", hbm_bytes=HBM_BYTES)
+    return Device(
+        chip,
+        engine=engine,
+        race_check=engine == "reference",
+        hbm_bytes=HBM_BYTES,
+        launch_limit=LAUNCH_LIMIT,
+    )
 
 
 def _interpreted(module, inputs, params, chip):

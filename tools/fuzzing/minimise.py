@@ -10,25 +10,24 @@ from opennpu.tools.fuzzing.operators import DTYPES, OPERATORS
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def minimise(case: Case, finding: Finding, tell: Callable[[str], None] = lambda text: None) -> Case:
-    """The smallest case that greedy steps lead to."""
+def minimised(case: Case, finding: Finding, watch: Callable[[], None]) -> Iterator[tuple[Case, Finding]]:
+    """Each smaller case, with its finding, that greedy steps lead to.
 
-    def still(smaller: Case) -> bool:
+    `watch` is called before every check.
+    """
+
+    def found_in(smaller: Case) -> Finding | None:
+        watch()
         try:
             found = check(smaller)
         except Exception:  # a refusal, or a graph that PyTorch cannot run
-            return False
-        return found is not None and (found.level, found.kind) == (finding.level, finding.kind)
+            return None
+        same = found is not None and (found.level, found.kind) == (finding.level, finding.kind)
+        return found if same else None
 
-    shrinking = True
-    while shrinking:
-        shrinking = False
-        for smaller in _smaller(case):
-            tell(f"{len(case.steps)} steps")
-            if still(smaller):
-                case, shrinking = smaller, True
-                break
-    return case
+    while smallest := next(((c, found) for c in _smaller(case) if (found := found_in(c))), None):
+        yield smallest
+        case = smallest[0]
 
 
 def _smaller(case: Case) -> Iterator[Case]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-import dying_worker
+import fuzz_workers
 import pytest
 from opennpu.compiler.passes import registry
 from opennpu.compiler.passes.registry import register_pass
@@ -106,11 +106,28 @@ def test_a_mended_case(tmp_path, capsys):
     assert capsys.readouterr().out == "all agree\n"
 
 
+def outcomes(monkeypatch, worker, limit=60.0):
+    """Of two graphs, in a process that runs `worker`."""
+    monkeypatch.setattr(npu_fuzz, "_work", worker)
+    return list(npu_fuzz.run(seed=5, graphs=2, minutes=None, limit=limit))
+
+
 def test_a_process_that_dies_is_a_finding(monkeypatch):
-    monkeypatch.setattr(npu_fuzz, "_work", dying_worker.work)
-    outcomes = list(npu_fuzz.run(seed=5, graphs=2, minutes=None))
-    assert [(o.seed, o.kind) for o in outcomes] == [(5, "ok"), (6, "crash")]
-    assert '"seed": 6' in outcomes[1].case
+    first, second = outcomes(monkeypatch, fuzz_workers.dies)
+    assert (first.seed, first.kind, second.seed, second.kind) == (5, "ok", 6, "crash")
+    assert '"seed": 6' in second.case
+
+
+def test_a_graph_that_hangs_is_a_finding_and_the_text_tells_where(monkeypatch):
+    first, second = outcomes(monkeypatch, fuzz_workers.hangs, limit=1.0)
+    assert (first.seed, first.kind, second.seed, second.kind) == (5, "ok", 6, "hang")
+    assert '"seed": 6' in second.case and "fuzz_workers.py" in second.text
+
+
+def test_a_finding_outlives_a_hang_while_it_is_made_smaller(monkeypatch):
+    worker = fuzz_workers.hangs_while_it_makes_a_case_smaller
+    second = outcomes(monkeypatch, worker, limit=1.0)[1]
+    assert (second.seed, second.kind, second.case, second.final) == (6, "difference", "{}", True)
 
 
 def test_the_command(capsys):
