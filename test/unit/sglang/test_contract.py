@@ -112,6 +112,9 @@ CALLABLES = {
     f"{SRT}.managers.schedule_batch:NextBatchPlan": ["batch_to_run", "running_batch"],
     f"{SRT}.managers.schedule_batch:Req.update_finish_state": ["new_accepted_len"],
     f"{SRT}.managers.schedule_batch:ReqKvInfo.mark_kv_released": [],
+    f"{SRT}.mem_cache.base_prefix_cache:BasePrefixCache.reset": [],
+    f"{SRT}.mem_cache.memory_pool:ReqToTokenPool.clear": [],
+    f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator.clear": [],
     f"{SRT}.managers.schedule_batch:ScheduleBatch": ["reqs", "batch_is_full"],
     # loading a model without a server
     f"{SRT}.model_loader.loader:DefaultModelLoader.load_weights_and_postprocess": [
@@ -170,30 +173,46 @@ FIELDS = {
     f"{SRT}.layers.activation:GeluAndMul": ["approximate"],
     f"{SRT}.layers.rotary_embedding:RotaryEmbedding": ["cos_sin_cache", "head_size", "is_neox_style"],
     f"{SRT}.layers.moe.topk:TopK": ["topk_config"],
+    f"{SRT}.layers.moe.topk:TopKConfig": [
+        "top_k", "renormalize", "scoring_func", "use_grouped_topk", "custom_routing_function",
+        "correction_bias", "num_shared_topk_slots", "apply_routed_scaling_factor_on_output",
+    ],
+    f"{SRT}.layers.moe.fused_moe_triton.layer:FusedMoE": ["layer_id", "num_experts", "moe_runner_config"],
+    f"{SRT}.layers.moe.moe_runner.base:MoeRunnerConfig": [
+        "activation", "is_gated", "apply_router_weight_on_input", "no_combine", "gemm1_alpha",
+        "gemm1_clamp_limit", "swiglu_limit",
+    ],
+    f"{SRT}.layers.moe.token_dispatcher.standard:StandardDispatchOutput": ["hidden_states", "topk_output"],
+    f"{SRT}.layers.quantization.unquant:UnquantizedFusedMoEMethod": ["w13_swiglu_interleaved"],
     f"{SRT}.layers.moe.topk:StandardTopKOutput": ["topk_weights", "topk_ids", "router_logits"],
     f"{SRT}.layers.moe.token_dispatcher:StandardCombineInput": ["hidden_states"],
-    "sglang.kernels.fused_op:BaseFusedOp": ["_forward_method"],
+    "sglang.kernels.fused_op:BaseFusedOp": ["_forward_method", "forward_native"],
+    f"{SRT}.models.llama:LlamaModel": ["embed_tokens"],
     f"{SRT}.platforms.device_mixin:PlatformEnum": ["OOT"],
     f"{SRT}.server_args:ServerArgs": [
         "model_path", "dtype", "device", "attention_backend", "sampling_backend", "disable_cuda_graph",
         "skip_tokenizer_init", "log_level", "page_size", "sleep_on_idle", "served_model_name",
+        "disable_hybrid_swa_memory", "enable_metrics",
         *(rule.field for rule in UNSUPPORTED),
     ],
-    f"{SRT}.plugins.hook_registry:HookType": ["AFTER"],
+    f"{SRT}.plugins.hook_registry:HookType": ["AFTER", "AROUND"],
+    f"{SRT}.platforms.interface:SRTPlatform": ["_enum", "device_name", "device_type"],
     f"{SRT}.managers.schedule_batch:ScheduleBatch": [
-        "reqs", "forward_mode", "extend_lens", "seq_lens_cpu", "launch_ts",
+        "reqs", "forward_mode", "extend_lens", "seq_lens_cpu", "launch_ts", "return_logprob",
     ],
     f"{SRT}.managers.schedule_batch:Req": [
         "output_ids", "time_stats", "to_finish", "finished_reason", "discard_output_reason",
-        "inflight_middle_chunks", "is_retracted", "skip_radix_cache_insert", "kv", "lock",
+        "inflight_middle_chunks", "is_retracted", "skip_radix_cache_insert", "kv", "lock", "return_logprob",
     ],
     f"{SRT}.observability.req_time_stats:SchedulerReqTimeStats": ["wait_queue_entry_time"],
     f"{SRT}.managers.scheduler:Scheduler": [
         "tp_worker", "token_to_kv_pool_allocator", "server_args", "waiting_queue", "running_batch",
         "last_batch", "result_queue", "chunked_req", "tree_cache", "_pending_chunked_abort_req",
-        "req_to_token_pool",
+        "req_to_token_pool", "output_streamer", "batch_result_processor",
     ],
+    f"{SRT}.managers.schedule_batch:ReqKvInfo": ["req_pool_idx"],
     f"{SRT}.managers.tp_worker:TpModelWorker": ["model_runner"],
+    f"{SRT}.model_executor.model_runner:ModelRunner": ["model", "req_to_token_pool", "token_to_kv_pool"],
     f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator": ["size", "page_size"],
 }  # fmt: skip
 """Class → attributes that it or its instances must have."""
@@ -228,6 +247,10 @@ CALLS = {
     f"{SRT}.utils.watchdog": ["(pid={proc.pid}) crashed "],
     f"{SRT}.utils.common": ["PROMETHEUS_MULTIPROC_DIR"],
     f"{SRT}.model_executor.model_runner_components.weight_updater": ["_derived_weight_cache_error"],
+    f"{SRT}.layers.quantization.unquant": [
+        'layer.register_parameter("w13_weight"', 'layer.register_parameter("w2_weight"',
+        'layer.register_parameter("w13_weight_bias"',
+    ],
     f"{SRT}.environ": ["SGLANG_PLATFORM", "SGLANG_ROPE_CACHE_FP32", "SGLANG_ENABLE_WAR_BARRIER"],
 }  # fmt: skip
 """Module → source text without which a hook of ours is never called."""
