@@ -40,6 +40,7 @@ UNSUPPORTED = (
     Unsupported("dllm_algorithm", (None,), "serve a model that generates from left to right"),
     Unsupported("enable_torch_compile", (False,), "leave it out: the model is compiled as one program"),
     Unsupported("cpu_offload_gb", (0,), "take a chip whose memory holds the model: OPENNPU_CHIP"),
+    Unsupported("hicache_storage_backend", (None,), "the hierarchical cache is in host memory: leave it out"),
     Unsupported("enable_two_batch_overlap", (False,), ONE_CHIP),
 )
 
@@ -57,6 +58,7 @@ def prepare(arguments) -> None:
         raise ValueError("\n".join(problems))
     arguments.sampling_backend = "pytorch"
     arguments.disable_hybrid_swa_memory = True  # windows are a mask: one pool for all layers
+    arguments.hicache_io_backend, arguments.hicache_mem_layout = "direct", "page_first_direct"  # whole pages
     arguments.sleep_on_idle = True  # the scheduler's CPU is one that the chip may run on
     if arguments.dtype == "auto":
         arguments.dtype = "bfloat16"  # SGLang would take float16 for what is not in bfloat16

@@ -35,6 +35,7 @@ class OpenNpuAttention(AttentionBackend):
         self.paging: Paging | None = None
 
     def init_forward_metadata(self, forward_batch):
+        self.token_to_kv_pool.wait_for_host_pages()
         longest = int(forward_batch.seq_lens_cpu.max())
         first_slots = self.req_to_token[:, : longest : self.page_size]
         pages = first_slots.index_select(0, forward_batch.req_pool_indices) // self.page_size

@@ -2,6 +2,7 @@
 
 import logging
 
+import msgspec
 import torch
 from opennpu.runtime import _torch
 from opennpu.runtime.device import Device, NpuError
@@ -22,6 +23,7 @@ class OpenNpuKvPool(MHATokenToKVPool):
     pages: (keys, values), each [layers, pages, page_size, kv_heads, dim], views of chip memory in the
     page pool's layout; page 0 takes what padding writes. k_buffer[layer] and v_buffer[layer] are
     their parts. Slot s of SGLang is the place s mod page_size of page s div page_size.
+    rows: the same memory as [layers · pages · 2 · kv_heads · page_size, dim]: keys, then values of a page.
     """
 
     def _create_buffers_normal(self):
@@ -43,6 +45,18 @@ class OpenNpuKvPool(MHATokenToKVPool):
         )  # fmt: skip
         self.pages = device_views(self.page_pool, index)
         self.k_buffer, self.v_buffer = (list(pages.unbind()) for pages in self.pages)
+        lines = 2 * self.head_num * self.page_size  # of a page
+        dim = max(self.head_dim, self.v_head_dim)
+        self.rows = self.pages[0].as_strided((self.layer_num * self.page_pool.pages * lines, dim), (dim, 1))
+
+    def _mha_buffer_info(self):
+        """For SGLang's pools on the host, which ask for pointers of layers otherwise."""
+        return msgspec.structs.replace(super()._mha_buffer_info(), transfer_buffers=lambda: self.pages)
+
+    def wait_for_host_pages(self) -> None:
+        """Work queued from now on comes after the loading of pages from the host for the batch at hand."""
+        if self.layer_transfer_counter is not None:
+            self.layer_transfer_counter.wait_until(self.layer_num - 1)
 
     def _kv_tokens_per_row(self) -> int:
         return self.page_size
@@ -59,10 +73,9 @@ class OpenNpuKvPool(MHATokenToKVPool):
         """Per layer the keys and values of these slots, [slots, kv_heads, dim], on the host."""
         slots = indices.cpu()
         pages, at = (slots // self.page_size).unique(return_inverse=True)
-        numbers = torch.arange(self.layer_num)[:, None] * self.page_pool.pages + pages
-        copied = self._whole_pages().index_select(0, numbers.flatten().to(self.device)).cpu()
-        copied = copied.view(self.layer_num, len(pages), 2, self.head_num, self.page_size, -1)
-        rows = copied.transpose(3, 4)[:, at, :, slots % self.page_size]  # [slots, layers, 2, kv_heads, row]
+        shape = self.layer_num, 2, self.head_num, self.page_size, self.rows.shape[1]
+        copied = self.read_pages(pages).view(-1, *shape)
+        rows = copied.transpose(3, 4)[at, :, :, slots % self.page_size]  # [slots, layers, 2, kv_heads, dim]
         keys, values = rows[:, :, 0, :, : self.head_dim], rows[:, :, 1, :, : self.v_head_dim]
         return [[k, v] for k, v in zip(keys.unbind(1), values.unbind(1), strict=True)]
 
@@ -72,14 +85,34 @@ class OpenNpuKvPool(MHATokenToKVPool):
             self._write(layer, indices, k.to(self.device), v.to(self.device))
 
     def move_kv_cache(self, tgt_loc, src_loc):
-        target, source = self._places(tgt_loc), self._places(src_loc)
-        for buffer in (*self.k_buffer, *self.v_buffer):
-            buffer[target] = buffer[source]
+        moved = self.rows.index_select(0, self._row_numbers(src_loc))
+        self.rows[self._row_numbers(tgt_loc)] = moved
+
+    def read_pages(self, pages: Tensor) -> Tensor:
+        """A copy on the host of whole pages, [pages, layers, elements of a page], by one launch."""
+        copied = self._whole_pages().index_select(0, self._page_numbers(pages)).cpu()
+        return copied.view(len(pages), self.layer_num, -1)
+
+    def write_pages(self, pages: Tensor, contents: Tensor) -> None:
+        """Fills whole pages with what `read_pages` gave."""
+        self._whole_pages()[self._page_numbers(pages)] = contents.flatten(0, 1).to(self.device)
 
     def _whole_pages(self) -> Tensor:
         """The pages of all layers as rows, which DMA moves whole, [layers · pages, elements of a page]."""
-        elements = 2 * self.head_num * self.page_size * max(self.head_dim, self.v_head_dim)
-        return self.pages[0].as_strided((self.layer_num * self.page_pool.pages, elements), (elements, 1))
+        return self.rows.view(self.layer_num * self.page_pool.pages, -1)
+
+    def _page_numbers(self, pages: Tensor) -> Tensor:
+        """Rows of `_whole_pages`, those of a page side by side."""
+        layers = torch.arange(self.layer_num) * self.page_pool.pages
+        return (pages.cpu()[:, None] + layers).flatten().to(self.device)
+
+    def _row_numbers(self, slots: Tensor) -> Tensor:
+        """Those of `rows`, for each slot all of its layers', keys' and values' and heads'."""
+        slots, lines = slots.cpu(), torch.arange(2 * self.head_num)
+        layers = torch.arange(self.layer_num)[:, None] * self.page_pool.pages
+        pages = (slots // self.page_size)[:, None, None] + layers  # [slots, layers, 1]
+        numbers = (pages * len(lines) + lines) * self.page_size + (slots % self.page_size)[:, None, None]
+        return numbers.flatten().to(self.device)
 
     def _places(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         return slots // self.page_size, slots % self.page_size

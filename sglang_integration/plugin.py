@@ -1,6 +1,7 @@
 """Entry points that SGLang looks up. Light: importing this module must not import SGLang."""
 
 import functools
+import importlib
 import os
 
 
@@ -12,31 +13,31 @@ def activate() -> str:
     return "opennpu.sglang_integration.platform:OpenNpuPlatform"
 
 
-HOOKED = (
-    "sglang.srt.managers.scheduler.Scheduler.run_batch",
-    "sglang.srt.managers.scheduler.Scheduler.process_batch_result",
-    "sglang.srt.managers.scheduler.Scheduler.get_next_batch_to_run",
-    "sglang.srt.managers.scheduler.Scheduler.stash_chunked_request",
-)
-"""Methods around which the functions of the same name in faults.py stand."""
+HOOKED = {
+    "sglang.srt.managers.scheduler.Scheduler.run_batch": "faults",
+    "sglang.srt.managers.scheduler.Scheduler.process_batch_result": "faults",
+    "sglang.srt.managers.scheduler.Scheduler.get_next_batch_to_run": "faults",
+    "sglang.srt.managers.scheduler.Scheduler.stash_chunked_request": "faults",
+    "sglang.srt.mem_cache.pool_host.mha.get_mha_host_pool_cls": "host_pool",
+}
+"""Functions of SGLang → the file here whose function of the same name stands around it."""
 
 
 def observe() -> None:
-    """`sglang.srt.plugins`: metrics, log of launches and what is done about failures, in the scheduler."""
+    """`sglang.srt.plugins`: metrics, log of launches, what is done about failures, pages on the host."""
     from opennpu.sglang_integration import observer
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     observer.register()
-    for target in HOOKED:
-        hook = functools.partial(_around, target.rpartition(".")[2])
+    for target, file in HOOKED.items():
+        hook = functools.partial(_around, file, target.rpartition(".")[2])
         HookRegistry.register(target, hook, HookType.AROUND)
 
 
-def _around(name: str, method, *args, **options):
+def _around(file: str, name: str, function, *args, **options):
     from sglang.srt.platforms import current_platform
 
     if current_platform.device_name != "opennpu":
-        return method(*args, **options)
-    from opennpu.sglang_integration import faults  # late: the scheduler is there now
-
-    return getattr(faults, name)(method, *args, **options)
+        return function(*args, **options)
+    module = importlib.import_module(f"opennpu.sglang_integration.{file}")  # late: SGLang's classes are there
+    return getattr(module, name)(function, *args, **options)

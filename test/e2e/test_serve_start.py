@@ -60,6 +60,7 @@ REFUSED = {
     "--attention-backend": {"attention_backend": "triton"},
     "--disaggregation-mode": {"disaggregation_mode": "prefill"},
     "--enable-torch-compile": {"enable_torch_compile": True},
+    "--hicache-storage-backend": {"enable_hierarchical_cache": True, "hicache_storage_backend": "file"},
     "--cpu-offload-gb": {"cpu_offload_gb": 4},
 }
 

@@ -65,6 +65,20 @@ CALLABLES = {
     ],
     f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.move_kv_cache": ["tgt_loc", "src_loc"],
     f"{SRT}.mem_cache.memory_pool:unwrap_write_loc": ["loc_info"],
+    f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool._mha_buffer_info": [],
+    # pages on the host
+    f"{SRT}.mem_cache.pool_host.mha:get_mha_host_pool_cls": ["buffer_info"],
+    f"{SRT}.mem_cache.pool_host.mha:MHATokenToKVPoolHost.init_kv_buffer": [],
+    f"{SRT}.mem_cache.pool_host.mha:MHATokenToKVPoolHost._initialize_transfer_views": [
+        "buffer_info", "write_back_staging",
+    ],
+    f"{SRT}.mem_cache.pool_host.mha:MHATokenToKVPoolHost.backup_from_device_all_layer": [
+        "device_pool", "host_indices", "device_indices", "io_backend",
+    ],
+    f"{SRT}.mem_cache.pool_host.mha:MHATokenToKVPoolHost.load_to_device_per_layer": [
+        "device_pool", "host_indices", "device_indices", "layer_id", "io_backend", "is_draft",
+    ],
+    f"{SRT}.managers.cache_controller:LayerDoneCounter.wait_until": ["threshold"],
     # sampling
     f"{SRT}.layers.sampler:register_sampler_backend": ["backend", "factory"],
     f"{SRT}.layers.sampler:Sampler.forward": [
@@ -160,7 +174,11 @@ FIELDS = {
     ],
     f"{SRT}.mem_cache.memory_pool:ReqToTokenPool": ["req_to_token"],
     f"{SRT}.mem_cache.memory_pool:KVCache": [
-        "size", "page_size", "store_dtype", "layer_num", "start_layer", "device",
+        "size", "page_size", "store_dtype", "layer_num", "start_layer", "device", "layer_transfer_counter",
+    ],
+    f"{SRT}.mem_cache.device_pool_info:MHABufferInfo": ["transfer_buffers"],
+    f"{SRT}.mem_cache.pool_host.mha:MHATokenToKVPoolHost": [
+        "page_size", "page_num", "layer_num", "head_num", "head_dim", "v_head_dim", "dtype", "kv_buffer",
     ],
     f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool": [
         "k_buffer", "v_buffer", "head_num", "head_dim", "v_head_dim",
@@ -192,7 +210,7 @@ FIELDS = {
     f"{SRT}.server_args:ServerArgs": [
         "model_path", "dtype", "device", "attention_backend", "sampling_backend", "disable_cuda_graph",
         "skip_tokenizer_init", "log_level", "page_size", "sleep_on_idle", "served_model_name",
-        "disable_hybrid_swa_memory", "enable_metrics",
+        "disable_hybrid_swa_memory", "enable_metrics", "hicache_io_backend", "hicache_mem_layout",
         *(rule.field for rule in UNSUPPORTED),
     ],
     f"{SRT}.plugins.hook_registry:HookType": ["AFTER", "AROUND"],
@@ -240,6 +258,10 @@ CALLS = {
     ],
     f"{SRT}.model_executor.runner.eager_runner": [
         "model_runner.model.forward(", "attn_backend.init_forward_metadata(forward_batch)",
+    ],
+    f"{SRT}.mem_cache.hybrid_cache.hybrid_pool_assembler": ["get_mha_host_pool_cls(info)"],
+    f"{SRT}.mem_cache.l2_transfer": [
+        "host_pool.backup_from_device_all_layer_physical(", "host_pool.load_to_device_per_layer_physical(",
     ],
     f"{SRT}.mem_cache.kv_cache_configurator": ["current_platform.get_kv_pool_cls(kind=kind)"],
     f"{SRT}.plugins": ['"sglang.srt.platforms"', '"sglang.srt.plugins"'],
