@@ -53,7 +53,8 @@ class Server:
     """
 
     def __init__(self, model: Path, log: Path, environment: dict[str, str] | None = None, **options):
-        self.model, self.log, self.environment = model, log, environment or {}
+        self.model, self.log = model, log
+        self.environment = {"SGLANG_PLATFORM": "opennpu"} | (environment or {})
         self.port = options.pop("port", None) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.options = {"enable_metrics": True, "skip_server_warmup": True} | options
@@ -67,24 +68,29 @@ class Server:
         self.stop()
 
     def start(self, timeout: float = 600) -> None:
-        """Returns when the server answers. Raises ServerError, with the end of the log."""
-        command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(self.model)]
-        command += ["--port", str(self.port), *flags(self.options)]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"SGLANG_PLATFORM": "opennpu"} | self.environment,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-            )
+        """Returns when the server is ready. Raises ServerError, with the end of the log."""
+        self.launch()
         deadline = time.monotonic() + timeout
-        while not self.answers():
+        while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise ServerError(f"no server of {self.model}; its log ends:\n{self.log_text()[-4000:]}")
             time.sleep(0.2)
+
+    def launch(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.environment,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    def command(self) -> list[str]:
+        command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(self.model)]
+        return [*command, "--port", str(self.port), *flags(self.options)]
 
     def stop(self) -> None:
         """Ends the processes that the server has started, too."""
@@ -97,7 +103,7 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def answers(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=5) as response:
                 return response.status == 200

@@ -13,7 +13,7 @@ import openai
 import pytest
 import requests
 import torch
-from serve_process import Serving, runs, serving
+from serve_process import Serving, runs
 
 PROMPT = "The capital of France is"
 TOLERANCE = 1e-4  # of log-probabilities around -5 in float32, through two layers
@@ -35,10 +35,11 @@ def report_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(model, report_file):
+def server(model, report_file, tmp_path_factory):
     options = ["--dtype", "float32", "--max-total-tokens", "2048", "--max-running-requests", "16"]
     options += ["--enable-metrics", "--random-seed", "0"]
-    with serving(model, *options, "--chunked-prefill-size", "64", "--report", str(report_file)) as started:
+    options += ["--chunked-prefill-size", "64", "--report", str(report_file)]
+    with Serving(model, tmp_path_factory.mktemp("server"), *options, OPENNPU_STRICT="1") as started:
         yield started
 
 
@@ -144,6 +145,29 @@ def test_stop_strings(client, letters):
     stop = whole[4:6]
     choice = client.completions.create(prompt=PROMPT, stop=["zzzzz", stop], **letters).choices[0]
     assert choice.text == whole[: whole.index(stop)] and choice.finish_reason == "stop"
+
+
+def test_json_schemas(client, tokenizer):
+    """A bias keeps to the shortest text: any white space would be JSON too."""
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"type": "boolean"}, "reason": {"enum": ["light", "dust"]}},
+        "required": ["answer", "reason"],
+        "additionalProperties": False,
+    }
+    white = tokenizer(" \n\t\r").input_ids
+    found = client.chat.completions.create(
+        model="m",
+        messages=[{"role": "user", "content": "Is the sky blue?"}],
+        max_tokens=60,
+        n=3,
+        logit_bias={str(token): -100 for token in white},
+        response_format={"type": "json_schema", "json_schema": {"name": "sky", "schema": schema}},
+    )
+    for choice in found.choices:
+        assert choice.finish_reason == "stop"
+        answer = json.loads(choice.message.content)
+        assert isinstance(answer["answer"], bool) and answer["reason"] in ("light", "dust")
 
 
 # ---- sampling
@@ -325,7 +349,7 @@ def test_it_ends_cleanly_and_reports(server, report_file):
     generate(server, [5, 6, 7])
     shared, processes = server.shared_memory(), server.processes()
     assert shared and len(processes) >= 3
-    assert server.end(signal.SIGTERM) == 0, server.log[-4000:]
+    assert server.end(signal.SIGTERM) == 0, server.log_text()[-4000:]
     assert not [name for name in shared if Path(name).exists()]
     assert not [pid for pid in processes.values() if runs(pid)]
     report = json.loads(report_file.read_text())
@@ -334,18 +358,19 @@ def test_it_ends_cleanly_and_reports(server, report_file):
     for side in ("measured", "estimated"):
         assert report[side]["inter_token"]["p50"] > 0 and report[side]["ttft"]["p50"] > 0
     assert report["estimated"]["busy_seconds"] < report["measured"]["busy_seconds"]
-    assert f"{report['requests']} requests, {report['output_tokens']} tokens" in server.output
+    assert f"{report['requests']} requests, {report['output_tokens']} tokens" in server.log_text()
 
 
-def test_a_killed_scheduler_ends_the_server(model):
+def test_a_killed_scheduler_ends_the_server(model, tmp_path):
     """Its checkpoint is in float32: it is served in bfloat16 unless that is asked for."""
-    with serving(model, "--max-total-tokens", "512") as started:
+    with Serving(model, tmp_path, "--max-total-tokens", "512") as started:
         shared, processes = started.shared_memory(), started.processes()
         (scheduler,) = (pid for title, pid in processes.items() if title.startswith("sglang::scheduler"))
         subprocess.run(["kill", "-9", str(scheduler)], check=True)
-        assert started.wait() == 1
-    assert "dtype: torch.bfloat16" in started.log and "the model is one program" in started.log
-    assert f"the server has ended: its scheduler process {scheduler} was killed (SIGKILL)" in started.log
+        assert started.process.wait(90) == 1
+    log = started.log_text()
+    assert "dtype: torch.bfloat16" in log and "the model is one program" in log
+    assert f"the server has ended: its scheduler process {scheduler} was killed (SIGKILL)" in log
     assert not [name for name in shared if Path(name).exists()]
     assert not [pid for pid in processes.values() if runs(pid)]
 
@@ -355,9 +380,10 @@ def test_an_architecture_that_nobody_knows(model, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     config = json.loads((model / "config.json").read_text()) | {"architectures": ["FooForCausalLM"]}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    started = Serving(tmp_path / "model")
-    assert started.wait(300) == 1
-    last = started.log.splitlines()[-1]
+    started = Serving(tmp_path / "model", tmp_path)
+    started.launch()
+    assert started.process.wait(300) == 1
+    last = started.log_text().splitlines()[-1]
     assert (
         last.startswith("npu-serve: error: the server has ended: ValueError: ") and "FooForCausalLM" in last
     )

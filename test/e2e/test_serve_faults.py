@@ -1,13 +1,7 @@
 """A server on a chip that fails: requests affected get an error, the next ones their answer."""
 
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,78 +10,53 @@ import pytest
 import requests
 from image_builder import image, op
 from opennpu.runtime.container import Container
+from server_process import Server
 
 pytestmark = pytest.mark.serving  # servers in many settings: minutes each
 
 OPTIONS = {
     "dtype": "float32",
-    "max-total-tokens": 1024,
-    "max-running-requests": 8,
-    "page-size": 16,
-    "chunked-prefill-size": 64,
-    "random-seed": 0,
-    "log-level": "info",
+    "max_total_tokens": 1024,
+    "max_running_requests": 8,
+    "page_size": 16,
+    "chunked_prefill_size": 64,
+    "random_seed": 0,
+    "log_level": "info",
 }
 SHORT, LONG = [7, 8, 9], [*range(2, 150)]  # one piece; three of them
 ENDLESS = image(op("loop", rd=2, hi=1 << 60, step=1), op("end_loop"), locs=("layers.1 at model.py:9",))
 TRAP = image(op("s_mov", rd=2, a=64), op("s_ld", rd=3), locs=("layers.0 at model.py:7",))
 
 
-class Server:
+class FailingServer(Server):
     """One on a driver that takes orders."""
 
-    def __init__(self, model: Path, folder: Path, cache: Path, *flags: str):
-        self.order, self.cache, self.log = folder / "order", cache, folder / "log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        options = OPTIONS | {"model-path": model, "port": port}
-        command = [sys.executable, "-m", "sglang.launch_server", "--skip-server-warmup", *flags]
-        command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    def __init__(self, model: Path, folder: Path, cache: Path, **options):
+        self.order, self.cache = folder / "order", cache
         environment = {
-            **os.environ,
             **faulty_driver.environment(self.order),
-            "SGLANG_PLATFORM": "opennpu",
             "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "1",  # a page that is lost ends the server
             "OPENNPU_LAUNCH_LIMIT": "2",
             "OPENNPU_CACHE_DIR": str(self.cache),
         }
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-        deadline = time.monotonic() + 300
-        while not self._is_ready():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.tail()
-            time.sleep(0.3)
+        super().__init__(model, folder / "log", environment, **OPTIONS | options)
 
-    def _is_ready(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/health", timeout=5).ok
-        except requests.RequestException:
-            return False
-
-    def ask(self, prompt: list[int], tokens: int = 8, **parameters) -> requests.Response:
-        parameters = {"temperature": 0, "max_new_tokens": tokens, "ignore_eos": True} | parameters
+    def respond(self, prompt: list[int], tokens: int = 8) -> requests.Response:
+        parameters = {"temperature": 0, "max_new_tokens": tokens, "ignore_eos": True}
         body = {"input_ids": prompt, "sampling_params": parameters}
         return requests.post(f"{self.url}/generate", json=body, timeout=120)
 
     def answer(self, prompt: list[int], tokens: int = 8) -> list[int]:
-        response = self.ask(prompt, tokens)
+        response = self.respond(prompt, tokens)
         assert response.ok, f"{response.text}\n{self.tail()}"
         return response.json()["output_ids"]
 
     def tail(self) -> str:
-        return self.log.read_text()[-6000:]
+        return self.log_text()[-6000:]
 
     def allocated(self) -> list[int]:
         """Bytes of chip memory at each failure so far."""
-        return [int(n) for n in re.findall(r"have failed, (\d+) bytes of chip memory", self.log.read_text())]
-
-    def close(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(60)
+        return [int(n) for n in re.findall(r"have failed, (\d+) bytes of chip memory", self.log_text())]
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +65,13 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="module", params=[(), ("--disable-overlap-schedule",)], ids=["overlap", "no overlap"])
+@pytest.fixture(
+    scope="module", params=[{}, {"disable_overlap_schedule": True}], ids=["overlap", "no overlap"]
+)
 def server(request, tiny_llama, cache, tmp_path_factory):
-    started = Server(tiny_llama, tmp_path_factory.mktemp("server"), cache, *request.param)
-    try:
+    with FailingServer(tiny_llama, tmp_path_factory.mktemp("server"), cache, **request.param) as started:
         yield started
         assert started.process.poll() is None, started.tail()
-    finally:
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +103,7 @@ def test_a_launch_that_fails(server, right, tmp_path, image_bytes, prompt):
     path.write_bytes(data)
     for call in (1, 30, 60) if data is TRAP else (20,):
         faulty_driver.write(server.order, faulty_driver.order("launch", call=call, what=f"run {path}"))
-        fails(server.ask(prompt, 40), message)
+        fails(server.respond(prompt, 40), message)
         assert server.answer(prompt) == right[len(prompt)]
 
 
@@ -146,8 +114,8 @@ def test_a_corrupted_page_table(server, right, name):
     for prompt in (SHORT, LONG):
         corrupt = f"corrupt {arguments.index(name)}/{len(arguments)}"
         faulty_driver.write(server.order, faulty_driver.order("launch", what=corrupt))
-        fails(server.ask([5, *prompt]), r"of the list is \d+, outside 0 to \d+ \(limit\)")
-        response = server.ask(prompt)
+        fails(server.respond([5, *prompt]), r"of the list is \d+, outside 0 to \d+ \(limit\)")
+        response = server.respond(prompt)
         assert response.json()["output_ids"] == right[len(prompt)]
     assert response.json()["meta_info"]["cached_tokens"] >= len(LONG) // 16 * 16 - 16
 
@@ -176,7 +144,7 @@ def test_each_call_that_fails(server, right, function):
     for call in CALLS[function]:
         for prompt in (SHORT, LONG):
             faulty_driver.write(server.order, faulty_driver.order(function, call=call))
-            response = server.ask([3, *prompt])
+            response = server.respond([3, *prompt])
             assert server.process.poll() is None, server.tail()
             if not response.ok:
                 fails(response, f"injected failure of {function}")
@@ -188,7 +156,7 @@ def test_each_call_that_fails(server, right, function):
 
 def test_a_chip_out_of_memory(server, right):
     faulty_driver.write(server.order, faulty_driver.order("launch", "out_of_memory"))
-    fails(server.ask(SHORT), "injected failure of launch")
+    fails(server.respond(SHORT), "injected failure of launch")
     assert server.answer(SHORT) == right[len(SHORT)]
 
 
@@ -198,7 +166,7 @@ def test_requests_at_the_same_time(server, right):
     with ThreadPoolExecutor(len(prompts)) as pool:
         for call in (25, 60, 95):
             faulty_driver.write(server.order, faulty_driver.order("launch", "trap", call))
-            responses = list(pool.map(server.ask, prompts))
+            responses = list(pool.map(server.respond, prompts))
             assert not all(response.ok for response in responses)
             for prompt, response in zip(prompts, responses, strict=True):
                 if response.ok:
@@ -224,7 +192,7 @@ def test_nothing_is_leaked(server, right):
 
     def fail() -> int:
         faulty_driver.write(server.order, faulty_driver.order("launch", "trap", call=20))
-        assert not server.ask(LONG, 40).ok
+        assert not server.respond(LONG, 40).ok
         return server.allocated()[-1]
 
     fail()
@@ -238,16 +206,12 @@ def test_nothing_is_leaked(server, right):
 
 
 def test_a_lost_chip_ends_the_server(tiny_llama, cache, tmp_path):
-    started = Server(tiny_llama, tmp_path, cache)
-    try:
+    with FailingServer(tiny_llama, tmp_path, cache) as started:
         faulty_driver.write(started.order, faulty_driver.order("launch", "device_lost"))
         with pytest.raises(requests.RequestException):
-            response = started.ask(SHORT)
-            response.raise_for_status()
+            started.respond(SHORT).raise_for_status()
         assert started.process.wait(60) != 0
         assert "the chip is lost, the server ends: opennpu: injected failure of launch" in started.tail()
-    finally:
-        started.close()
 
 
 def model_arguments(server) -> list[str]:
