@@ -11,7 +11,7 @@ CHIPS = Path(__file__).parent / "chips"
 # section → key → type, in the order of the file; section "" is the top level.
 SCHEMA: dict[str, dict[str, type]] = {
     "": {"name": str, "cores": int, "clock_mhz": int},
-    "memory": {"spm_kib": int, "acc_kib": int, "hbm_gib": int, "align_bytes": int},
+    "memory": {"spm_kib": int, "acc_kib": int, "hbm_gib": int, "align_bytes": int, "share_cores": int},
     "matrix": {"mx_k": int, "mx_n": int, "strip": int, "pair": int},
 }
 
@@ -47,6 +47,7 @@ class ChipTiming:
     vector_lanes: int
     vector_special_lanes: int
     vector_startup_cycles: int
+    dma_share_cycles: int = 0
     spm_banks: int = 0
     spm_bank_bytes_per_cycle: int = 0
 
@@ -61,6 +62,7 @@ FREE = {
     "dma_latency_cycles",
     "dma_run_cycles",
     "dma_index_cycles",
+    "dma_share_cycles",
     "matrix_latency_cycles",
     "vector_startup_cycles",
     "spm_banks",
@@ -79,6 +81,7 @@ class Chip:
     acc_kib: int
     hbm_gib: int
     align_bytes: int
+    share_cores: int
     mx_k: int
     mx_n: int
     strip: int

@@ -70,6 +70,7 @@ class TimingReport:
     instructions: int
     bytes_loaded: int
     bytes_stored: int
+    shared_bytes: int
     macs: int
     row_macs: int
     cores: list[dict]
@@ -158,8 +159,17 @@ class TimingReport:
 
     def to_dict(self) -> dict:
         """Everything, for JSON."""
-        names = ("cycles", "seconds", "barriers", "instructions", "bytes_loaded", "bytes_stored", "hbm_gbps")
-        names += ("macs", "hbm_bound", "matrix_bound", "roofline_ratio", "utilisation", "stalls")
+        names = ("cycles", "seconds", "barriers", "instructions", "bytes_loaded", "bytes_stored")
+        names += (
+            "shared_bytes",
+            "hbm_gbps",
+            "macs",
+            "hbm_bound",
+            "matrix_bound",
+            "roofline_ratio",
+            "utilisation",
+            "stalls",
+        )
         names += ("hbm_contention", "bank_conflicts", "cores", "ops")
         return {"chip": self.chip.name, **{name: getattr(self, name) for name in names}}
 

@@ -34,6 +34,7 @@ CAUSES = {
     "accumulator": "accumulator space",
     "barrier": "barrier",
     "unit": "its unit",
+    "cores": "other cores",
     "scalar_load": "scalar load",
     "queue_full": "full queue",
 }
@@ -130,8 +131,9 @@ def _report_lines(report: TimingReport, tokens: int | None, ops: int) -> Iterato
     yield _chip_line(report.chip)
     rate = f", {tokens / report.seconds:,.1f} tokens/s ({tokens} a launch)" if tokens else ""
     yield f"{report.cycles:,} cycles, {1e3 * report.seconds:.4f} ms{rate}"
+    shared = f", {report.shared_bytes / 1e6:,.2f} more by sharing" if report.shared_bytes else ""
     yield (
-        f"HBM {report.hbm_bytes / 1e6:,.2f} MB ({report.bytes_loaded / 1e6:,.2f} loaded, "
+        f"HBM {report.hbm_bytes / 1e6:,.2f} MB ({report.bytes_loaded / 1e6:,.2f} loaded{shared}, "
         f"{report.bytes_stored / 1e6:,.2f} stored), {report.hbm_gbps:,.1f} GB/s"
     )
     yield (

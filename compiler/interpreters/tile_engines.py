@@ -38,10 +38,24 @@ def engine(function: Callable) -> Callable:
 
 
 @engine
-def dma_load(core: Core, dst: Operand, src, n0, n1, n2, bytes, ss0, ss1, ss2, ds0, ds1, ds2):
+def dma_load(
+    core: Core, dst: Operand, src, n0, n1, n2, bytes, ss0, ss1, ss2, ds0, ds1, ds2, share, share_stride
+):  # fmt: skip
+    if share > 1:
+        _check_sharing(core, share, share_stride)
     dims = (n0, n1, n2, bytes)
     data = core.hbm.read(src, dims, (ss0, ss1, ss2, 1))
     dst.bytes(dims, (ds0, ds1, ds2, 1))[...] = data
+
+
+def _check_sharing(core: Core, share: int, stride: int) -> None:
+    """The core gets the bytes as if the load were its own."""
+    if share > core.chip.share_cores or stride < 1:
+        most = core.chip.share_cores
+        raise TileFault(f"a load for {share} cores, {stride} apart: at most {most} share one")
+    first = core.number - core.number // stride % share * stride
+    if stride >= core.chip.cores or first + (share - 1) * stride >= core.chip.cores:
+        raise TileFault(f"a load for {share} cores, {stride} apart from core {first} on: not all exist")
 
 
 @engine

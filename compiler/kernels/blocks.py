@@ -6,45 +6,53 @@ often decides between them (`matmul_tiling.py`). How many cores share the rows d
 there are; no result depends on it. Where parts of K are summed is a program's: it follows from the
 shape of w, the dtypes, the epilogue, the bound on the rows, the chip, and `--tune`.
 
+Where the chip can, one read of HBM serves all cores that load the same: a row of the grid its x, a column its
+w. They go through the same blocks then, at the edge through blocks of fewer rows or columns or none.
+
 Source: the bounds on traffic by Hong and Kung (1981); blocks of sums as in Goto and van de Geijn (2008).
 """
 
-from opennpu.compiler.kernels.builder import TileBuilder, TileRef
+from opennpu.compiler.kernels.builder import Share, TileBuilder, TileRef
 from opennpu.compiler.kernels.product import PackedProduct, Rows
 from opennpu.compiler.kernels.scalars import Index, ceildiv, compare, maximum, minimum
+from opennpu.runtime.chip import Chip
 
 
 def emit_blocks(b: TileBuilder, product: PackedProduct) -> None:
     """The core's part of the product; its tiling is a `BlockTiling`."""
-    tiling = product.tiling
+    tiling, chip = product.tiling, product.chip
     m, tiles = b.sym(product.x.shape[0]), product.columns(b)
-    row_cores = tiling.row_cores(product.chip, m, tiles)
-    column_cores, core = product.chip.cores // row_cores, b.core()
-    row, end = _part(core // column_cores, ceildiv(m, row_cores), m)
-    first, last = _part(core % column_cores, ceildiv(tiles, column_cores), tiles)
-    height = _even_blocks(ceildiv(m, row_cores), tiling.mt)
-    with b.loop(row, end, height) as start:
+    row_cores = tiling.row_cores(chip, m, tiles)
+    column_cores, core = chip.cores // row_cores, b.core()
+    same_rows, same_columns = _share(chip, column_cores, 1), _share(chip, row_cores, column_cores)
+    rows_each, columns_each = ceildiv(m, row_cores), ceildiv(tiles, column_cores)
+    row, end = _part(core // column_cores, rows_each, m)
+    first, last = _part(core % column_cores, columns_each, tiles)
+    height = _even_blocks(rows_each, tiling.mt)
+    with b.loop(row, row + rows_each, height) as start:
+        rows = product.rows(b, (start,), minimum(start + height, end), same_rows, same_columns)
         if tiling.resident:
-            rows = product.rows(b, (start,), minimum(start + height, end))
             with b.loop(first, last) as tile:
                 product.emit(b, rows, (), tile)
             return
-        rows = Rows((start,), minimum(height, end - start), None)
-        width = _even_blocks(ceildiv(tiles, column_cores), tiling.columns)
-        with b.loop(first, last, width) as column:
-            _emit_sums(b, product, rows, column, minimum(column + width, last))
+        width = _even_blocks(columns_each, tiling.columns)
+        with b.loop(first, first + columns_each, width) as column:
+            _emit_sums(b, product, rows, same_rows, column, minimum(column + width, last))
 
 
-def _emit_sums(b: TileBuilder, product: PackedProduct, rows: Rows, first: Index, last: Index) -> None:
+def _emit_sums(
+    b: TileBuilder, product: PackedProduct, rows: Rows, same_rows: Share, first: Index, last: Index
+) -> None:
     """The column tiles from `first` to before `last`, their sums in scratchpad."""
     tiling, k = product.tiling, product.packing.k
     sums = b.alloc((tiling.columns, tiling.mt, tiling.nt), "f32")
     with b.loop(0, k, tiling.depth) as at:
         depth = minimum(tiling.depth, k - at)
         x = b.alloc((tiling.mt, tiling.depth), product.x.dtype, slots=2)
-        b.load(x, product.x, (*rows.start, at), (rows.height, depth))
+        b.load(x, product.x, (*rows.start, at), (rows.height, depth), same_rows)
         with b.loop(first, last) as tile:
-            w, width = product.load_weights(b, (tile,), at, tiling.depth, depth), product.width(b, tile)
+            w = product.load_weights(b, (tile,), at, tiling.depth, depth, rows.peers)
+            width = product.width(b, tile)
             acc = b.alloc((tiling.mt, tiling.nt), "f32", "acc")
             with b.loop(0, depth, tiling.kt) as inner:
                 kt = minimum(tiling.kt, depth - inner)
@@ -62,6 +70,13 @@ def _add(b: TileBuilder, total: TileRef, acc: TileRef, extents: tuple[Index, Ind
         b.copy(total, acc, extents)
     with b.if_(compare(at, "sgt", 0)):
         b.binary("add", total, total, acc, extents)
+
+
+def _share(chip: Chip, cores: Index, stride: Index) -> Share:
+    """`cores` cores, `stride` apart, if the chip lets so many share a load, else none."""
+    if chip.share_cores < chip.cores:
+        cores = 1 + (cores - 1) * minimum(chip.share_cores // cores, 1)
+    return Share(cores, stride)
 
 
 def _part(index: Index, size: Index, total: Index) -> tuple[Index, Index]:

@@ -55,6 +55,17 @@ class TileRef:
         return replace(self, strides=_pad(strides, 0))
 
 
+@dataclass(frozen=True)
+class Share:
+    """The cores that one load serves: so many, whose numbers are so far apart (`isa.toml`, dma_load)."""
+
+    cores: Index
+    stride: Index
+
+
+ALONE = Share(1, 1)
+
+
 class TileBuilder:
     """Makes tile ops. `argument` gives the SSA value of a launch argument by its signature key."""
 
@@ -122,24 +133,36 @@ class TileBuilder:
         strides = [s * ITEMSIZE[dtype] for s in row_major(tuple(shape))]
         return TileRef(npu_tile.alloc(shape, dtype, space, slots), dtype, space, _pad(strides, 0))
 
-    def dma_load(self, dst: TileRef, src: Index, counts, nbytes: Index, src_strides, dst_strides) -> None:
-        """Up to three nested counts of `nbytes` contiguous bytes, HBM address → tile; strides in bytes."""
+    def dma_load(
+        self, dst: TileRef, src: Index, counts, nbytes: Index, src_strides, dst_strides, share: Share = ALONE
+    ) -> None:
+        """Up to three nested counts of `nbytes` contiguous bytes, HBM address → tile; strides in bytes.
+
+        All cores of `share` must issue the same load, none more often than the others.
+        """
         fields = _dma_fields(counts, nbytes, src_strides, dst_strides)
-        _engine("dma_load", dst=dst, src=src, **fields)
+        _engine("dma_load", dst=dst, src=src, share=share.cores, share_stride=share.stride, **fields)
 
     def dma_store(self, dst: Index, src: TileRef, counts, nbytes: Index, src_strides, dst_strides) -> None:
         """The mirror of dma_load."""
         fields = _dma_fields(counts, nbytes, src_strides, dst_strides)
         _engine("dma_store", dst=dst, src=src, **fields)
 
-    def load(self, dst: TileRef, src: View, start: Sequence[Index], extents: Sequence[Index]) -> None:
-        """Copies the block of a view at `start` into a tile.
+    def load(
+        self,
+        dst: TileRef,
+        src: View,
+        start: Sequence[Index],
+        extents: Sequence[Index],
+        share: Share = ALONE,
+    ) -> None:
+        """Copies the block of a view at `start` into a tile; `share` as for dma_load.
 
         `extents` (at most three, four where rows are dense) count along the last dimensions
         of view and tile.
         """
         counts, nbytes, hbm, spm = self._block(src, dst, extents)
-        self.dma_load(dst, self.address(src, *start), counts, nbytes, hbm, spm)
+        self.dma_load(dst, self.address(src, *start), counts, nbytes, hbm, spm, share)
 
     def store(self, dst: View, start: Sequence[Index], src: TileRef, extents: Sequence[Index]) -> None:
         """The mirror of load."""

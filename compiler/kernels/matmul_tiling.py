@@ -8,8 +8,9 @@ from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
 from opennpu.compiler.kernels.tiling import BUFFERS
 from opennpu.runtime.chip import Chip
 
-STREAM_BUFFERS = 4
-"""Tiles of w, where a quarter of scratchpad holds as many."""
+STREAM_BUFFERS, STREAM_TILES = 4, 8
+"""Buffers for parts of w, and stationary tiles in all of them, where a quarter of scratchpad holds as many:
+what is on its way while DMA's latency passes."""
 
 NARROWER_PAYS = 1.05
 """A narrower column tile must save a core more than this: it has shorter bursts and more of them."""
@@ -24,6 +25,11 @@ SUMS_PAY = 1.1
 SUMS_DEPTH = (2, 4, 8)
 """How many tiles of w deep a part of K is whose sums are added to those in scratchpad: an addition must take
 the vector unit less time than the products before it take the matrix unit."""
+
+
+PORT = 4
+"""How much cheaper a byte is that a core takes from a shared load than one of its part of HBM: the ports of
+all scratchpads together are some times faster than HBM."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,14 @@ class BlockTiling(MatmulTiling):
     columns: int
     depth: int
 
-    def traffic(self, chip: Chip, m: Index, tiles: Index, row_cores: Index) -> Index:
-        """What a core loads for each element of K, in elements, where `row_cores` share the rows and the
-        others the column tiles."""
-        rows, columns = ceildiv(m, row_cores), ceildiv(tiles, chip.cores // row_cores)
-        passes_of_x = 1 if self.resident else ceildiv(columns, self.columns)
-        return rows * passes_of_x + columns * ceildiv(rows, self.mt) * self.nt
+    def traffic(self, chip: Chip, m: Index, tiles: Index, row_cores: int) -> Index:
+        """What a core's loads cost for each element of K, where `row_cores` share the rows and the others the
+        column tiles: elements · `_load_cost`."""
+        column_cores = chip.cores // row_cores
+        rows, columns = ceildiv(m, row_cores), ceildiv(tiles, column_cores)
+        x = rows * (1 if self.resident else ceildiv(columns, self.columns))
+        w = columns * ceildiv(rows, self.mt) * self.nt
+        return x * _load_cost(chip, column_cores) + w * _load_cost(chip, row_cores)
 
     def row_cores(self, chip: Chip, m: Index, tiles: Index) -> Index:
         """How many cores, a divisor of all, should share the rows: those with the least traffic."""
@@ -89,7 +97,7 @@ def matmul_tiling(
     by_acc = chip.acc_bytes // (BUFFERS * nt * 4)
     most = min(by_acc, max(m, 1)) if m is not None else by_acc
     w = kt * nt * itemsize
-    rest = chip.spm_bytes - stream_buffers(chip, w) * w - BUFFERS * nt * 4
+    rest = chip.spm_bytes - stream_buffers(chip, kt, nt * itemsize) * w - BUFFERS * nt * 4
     per_row = 2 * BUFFERS * nt * 4
     if k:
         rows = rest // (k * itemsize + per_row)
@@ -114,7 +122,10 @@ def block_tilings(
         loads = (
             tiling.traffic(chip, rows, tiles, tiling.row_cores(chip, rows, tiles)) / rows for rows in nominal
         )
-        return sum(loads) * (1 if tiling.resident else SUMS_PAY)
+        idle = max(
+            1.0, chip.mx_k / tiling.mt
+        )  # a stationary tile takes longer to load than few rows to multiply
+        return sum(loads) * idle * (1 if tiling.resident else SUMS_PAY)
 
     fitting = [
         *_resident(chip, m, k, itemsize, tiles, nt, result_bytes),
@@ -123,13 +134,19 @@ def block_tilings(
     return tuple(sorted(fitting, key=cost))
 
 
+def _load_cost(chip: Chip, cores: int) -> int:
+    """Of a load that is the same on `cores` cores: each one's part of reading HBM, and its own port."""
+    shared = cores if cores <= chip.share_cores else 1
+    return PORT * chip.cores // shared + chip.cores
+
+
 def _resident(
     chip: Chip, m: int | None, k: int, itemsize: int, tiles: int, nt: int, result_bytes: int
 ) -> Iterator[BlockTiling]:
     """x whole while the columns pass. The accumulator has room for the rows once: with as many rows,
     the loads of w take longer than products and results one after the other."""
     w = chip.mx_k * nt * itemsize
-    rest = chip.spm_bytes - stream_buffers(chip, w) * w - BUFFERS * nt * 4
+    rest = chip.spm_bytes - stream_buffers(chip, chip.mx_k, nt * itemsize) * w - BUFFERS * nt * 4
     most = min(chip.acc_bytes // (nt * 4), rest // (k * itemsize))
     for mt in _heights(most if m is None else min(most, m)):
         tiling = BlockTiling(mt, nt, chip.mx_k, k, columns=tiles, depth=k)
@@ -146,7 +163,7 @@ def _summed(
         for depth in (chip.mx_k * n for n in SUMS_DEPTH if chip.mx_k * n < k):
             w = depth * nt * itemsize
             tiling = BlockTiling(rows, nt, chip.mx_k, None, columns=1, depth=depth)
-            rest = chip.spm_bytes - stream_buffers(chip, w) * w - BUFFERS * nt * 4
+            rest = chip.spm_bytes - stream_buffers(chip, depth, nt * itemsize) * w - BUFFERS * nt * 4
             rest -= BUFFERS * (rows * depth * itemsize + tiling.result_rows(chip) * result_bytes)
             if (columns := min(tiles, rest // (rows * nt * 4))) > 0:
                 yield replace(tiling, columns=columns)
@@ -154,12 +171,13 @@ def _summed(
 
 def _heights(most: int) -> list[int]:
     """Numbers of rows to choose from."""
-    return [*range(16, most + 1, 16)] or [most] * (most > 0)
+    return [*range(16, most + 1, 16), *(rows for rows in (min(most, 15), 8, 4, 2, 1) if 0 < rows <= most)]
 
 
-def stream_buffers(chip: Chip, tile_bytes: int) -> int:
-    """How many tiles of w are on their way or waiting."""
-    return STREAM_BUFFERS if STREAM_BUFFERS * tile_bytes <= chip.spm_bytes // 4 else BUFFERS
+def stream_buffers(chip: Chip, depth: int, row_bytes: int) -> int:
+    """How many parts of w, `depth` rows of a column tile, are on their way or waiting."""
+    wanted = max(STREAM_BUFFERS, STREAM_TILES * chip.mx_k // depth)
+    return max(BUFFERS, min(wanted, chip.spm_bytes // 4 // (depth * row_bytes)))
 
 
 def depth_tile(chip: Chip, k: int | None, itemsize: int, nt: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opennpu.compiler.kernels import views
-from opennpu.compiler.kernels.builder import TileBuilder, TileRef
+from opennpu.compiler.kernels.builder import ALONE, Share, TileBuilder, TileRef
 from opennpu.compiler.kernels.epilogue import Block, Epilogue
 from opennpu.compiler.kernels.matmul_tiling import MatmulTiling, stream_buffers
 from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
@@ -22,11 +22,15 @@ from opennpu.runtime.chip import Chip
 
 @dataclass(frozen=True)
 class Rows:
-    """A block of rows: the first (batch…, row), how many, and their tile where it holds all of K."""
+    """A block of rows: the first (batch…, row), how many, and their tile where it holds all of K.
+
+    `peers` have other rows and take the same tiles of w.
+    """
 
     start: tuple[Index, ...]
     height: Index
-    resident: TileRef | None
+    resident: TileRef | None = None
+    peers: Share = ALONE
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,16 @@ class Product(ABC):
             return self.tiling.nt
         return tile_extent(tile, self.ny, b.sym(self.y.shape[-1]))
 
-    def rows(self, b: TileBuilder, start: tuple[Index, ...], end: Index) -> Rows:
-        """The block of rows that begins at `start`, within the rows before `end`."""
+    def rows(
+        self, b: TileBuilder, start: tuple[Index, ...], end: Index, share: Share = ALONE, peers: Share = ALONE
+    ) -> Rows:
+        """The block of rows that begins at `start`, within the rows before `end`; `share` have the same."""
         height = minimum(self.tiling.mt, end - start[-1])
         if not self.tiling.resident:
-            return Rows(start, height, None)
+            return Rows(start, height, None, peers)
         tile = b.alloc((self.tiling.mt, self.tiling.k), self.x.dtype)
-        b.load(tile, self.x, (*start, 0), (height, b.sym(self.x.shape[-1])))
-        return Rows(start, height, tile)
+        b.load(tile, self.x, (*start, 0), (height, b.sym(self.x.shape[-1])), share)
+        return Rows(start, height, tile, peers)
 
     def emit(self, b: TileBuilder, rows: Rows, matrix: tuple[Index, ...], tile: Index) -> None:
         """The column tile of the rows' results; `matrix` picks among several w."""
@@ -116,23 +122,29 @@ class PackedProduct(Product):
     def accumulate(self, b, acc, rows, matrix, tile) -> None:
         with b.loop(0, self.packing.k_tiles) as kt:
             depth = tile_extent(kt, self.tiling.kt, self.packing.k)
-            w = self.load_weights(b, (*matrix, tile), kt * self.tiling.kt, self.tiling.kt, depth)
+            at = kt * self.tiling.kt
+            w = self.load_weights(b, (*matrix, tile), at, self.tiling.kt, depth, rows.peers)
             self.make_stationary(b, w, depth, self.width(b, tile))
-            b.mx_mul(acc, self.depth(b, rows, kt * self.tiling.kt, depth), rows.height, accumulate=kt)
+            b.mx_mul(acc, self.depth(b, rows, at, depth), rows.height, accumulate=kt)
 
     def load_weights(
-        self, b: TileBuilder, column: Sequence[Index], at: Index, most: int, depth: Index
+        self,
+        b: TileBuilder,
+        column: Sequence[Index],
+        at: Index,
+        most: int,
+        depth: Index,
+        share: Share,
     ) -> TileRef:
         """The column tile from depth `at` on, in one contiguous burst: `depth` of it, at most `most`."""
         tile = b.alloc(
             (most * self.tiling.nt,),
             self.w.dtype,
-            slots=stream_buffers(self.chip, most * self.tiling.nt * self.w.itemsize),
+            slots=stream_buffers(self.chip, most, self.tiling.nt * self.w.itemsize),
         )
         nbytes = self._strip(depth) * (self.tiling.nt // self.chip.strip)
-        b.dma_load(
-            tile, b.address(self.w, *column) + at * (self.tiling.nt * self.w.itemsize), (), nbytes, (), ()
-        )
+        address = b.address(self.w, *column) + at * (self.tiling.nt * self.w.itemsize)
+        b.dma_load(tile, address, (), nbytes, (), (), share)
         return tile
 
     def make_stationary(self, b: TileBuilder, w: TileRef, depth: Index, width: Index) -> None:

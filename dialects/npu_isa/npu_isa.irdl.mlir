@@ -66,7 +66,9 @@ module {
       %9 = irdl.any
       %10 = irdl.any
       %11 = irdl.any
-      irdl.attributes {"dst" = %0, "src" = %1, "n0" = %2, "n1" = %3, "n2" = %4, "bytes" = %5, "ss0" = %6, "ss1" = %7, "ss2" = %8, "ds0" = %9, "ds1" = %10, "ds2" = %11}
+      %12 = irdl.any
+      %13 = irdl.any
+      irdl.attributes {"dst" = %0, "src" = %1, "n0" = %2, "n1" = %3, "n2" = %4, "bytes" = %5, "ss0" = %6, "ss1" = %7, "ss2" = %8, "ds0" = %9, "ds1" = %10, "ds2" = %11, "share" = %12, "share_stride" = %13}
     }
     irdl.operation @dma_store {
       %0 = irdl.any

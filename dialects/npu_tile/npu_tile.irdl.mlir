@@ -56,7 +56,7 @@ module {
     irdl.operation @dma_load {
       %0 = irdl.base "!builtin.memref" 
       %1 = irdl.is i64 
-      irdl.operands(dst: %0, dst_offset: %1, src: %1, n0: %1, n1: %1, n2: %1, bytes: %1, ss0: %1, ss1: %1, ss2: %1, ds0: %1, ds1: %1, ds2: %1)
+      irdl.operands(dst: %0, dst_offset: %1, src: %1, n0: %1, n1: %1, n2: %1, bytes: %1, ss0: %1, ss1: %1, ss2: %1, ds0: %1, ds1: %1, ds2: %1, share: %1, share_stride: %1)
     }
     irdl.operation @dma_store {
       %0 = irdl.is i64 

@@ -37,6 +37,7 @@ npu_chip_desc small_chip() {
   chip.mx_k = chip.mx_n = 32;
   chip.strip = 16;
   chip.pair = 2;
+  chip.share_cores = 2;
   return chip;
 }
 
@@ -148,10 +149,10 @@ class Generator {
   // Mostly within the range of a field of this name, so that programs get far.
   uint64_t constant(const std::string& name) {
     static const std::map<std::string, std::pair<uint64_t, uint64_t>> ranges = {
-        {"group", {1, 8}}, {"step", {1, 8}},  {"k", {0, 32}},   {"n", {0, 32}},
-        {"index", {0, 3}}, {"count", {0, 8}}, {"rows", {0, 8}}, {"d0", {1, 4}},
-        {"d1", {1, 4}},    {"d2", {1, 16}},   {"n0", {1, 4}},   {"n1", {1, 4}},
-        {"n2", {1, 4}},    {"flag", {0, 3}},  {"b", {1, 100}},  {"causal", {0, 1}}};
+        {"group", {1, 8}},  {"step", {1, 8}},  {"k", {0, 32}},          {"n", {0, 32}},   {"index", {0, 3}},
+        {"count", {0, 8}},  {"rows", {0, 8}},  {"d0", {1, 4}},          {"d1", {1, 4}},   {"d2", {1, 16}},
+        {"n0", {1, 4}},     {"n1", {1, 4}},    {"n2", {1, 4}},          {"flag", {0, 3}}, {"b", {1, 100}},
+        {"causal", {0, 1}}, {"share", {0, 2}}, {"share_stride", {1, 1}}};
     const auto range = ranges.find(name);
     if (range == ranges.end() || random_.chance(3)) return static_cast<uint64_t>(random_.operand());
     return range->second.first + random_.below(range->second.second - range->second.first + 1);

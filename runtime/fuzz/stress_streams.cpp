@@ -38,6 +38,7 @@ npu_chip_desc chip() {
   chip.mx_k = chip.mx_n = 16;
   chip.strip = 16;
   chip.pair = 2;
+  chip.share_cores = kCores;
   return chip;
 }
 
@@ -67,16 +68,20 @@ std::vector<uint8_t> image(uint64_t times) {
     out.resize(out.size() + 12);
     return out;
   };
+  const auto unshared = [](Words out) {
+    out.resize(out.size() + 4);
+    return out;
+  };
   using isa::Opcode;
   Words text;
   for (uint64_t arg : {0, 1}) emit(text, Opcode::SArg, {{2 + arg}, {arg}});
   emit(text, Opcode::Loop, {{5}, constant(0), constant(times), constant(1)});
-  emit(text, Opcode::DmaLoad, {walk(constant(0), affine(2, kRow))});
+  emit(text, Opcode::DmaLoad, {unshared(walk(constant(0), affine(2, kRow)))});
   emit(text, Opcode::DmaStore, {walk(affine(3, kRow), constant(0))});
   emit(text, Opcode::Barrier, {});
   emit(text, Opcode::SAlu,
        {{uint64_t(isa::Alu::Add)}, {4}, {(kCores - 1) * kRow, 1 | 3 << 8, 1}, constant(0)});
-  emit(text, Opcode::DmaLoad, {walk(constant(0), affine(4, -kRow))});
+  emit(text, Opcode::DmaLoad, {unshared(walk(constant(0), affine(4, -kRow)))});
   emit(text, Opcode::Barrier, {});
   emit(text, Opcode::DmaStore, {walk(affine(3, kRow), constant(0))});
   emit(text, Opcode::Barrier, {});

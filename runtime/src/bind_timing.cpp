@@ -98,6 +98,7 @@ nb::dict op_dict(const timing::OpTimes& times, const std::string& location) {
   out["stretches"] = times.stretches;
   for (size_t q = 0; q < timing::kQueues; ++q) out[kQueueNames[q]] = queue_dict(times.queues[q]);
   out["hbm_bytes"] = times.hbm_bytes;
+  out["shared_bytes"] = times.shared_bytes;
   out["macs"] = times.macs;
   out["row_macs"] = times.row_macs;
   return out;
@@ -130,6 +131,7 @@ nb::dict report_dict(const timing::Report& report, const Program& program) {
   out["instructions"] = report.instructions;
   out["bytes_loaded"] = report.bytes_loaded;
   out["bytes_stored"] = report.bytes_stored;
+  out["shared_bytes"] = report.shared_bytes;
   out["macs"] = report.macs;
   out["row_macs"] = report.row_macs;
   out["cores"] = cores;

@@ -38,6 +38,7 @@ npu_chip_desc opennpu::chip_desc(nb::handle chip) {
   out.mx_n = static_cast<uint32_t>(get("mx_n"));
   out.strip = static_cast<uint32_t>(get("strip"));
   out.pair = static_cast<uint32_t>(get("pair"));
+  out.share_cores = static_cast<uint32_t>(get("share_cores"));
   return out;
 }
 

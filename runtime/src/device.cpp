@@ -33,6 +33,7 @@ npu_chip_desc checked(npu_chip_desc chip, const npu_device_options& options) {
   const auto small = [](uint32_t value) { return value >= 1 && value <= 65536; };
   require(small(chip.mx_k) && small(chip.mx_n) && small(chip.strip) && small(chip.pair),
           "mx_k, mx_n, strip and pair must be from 1 to 65536");
+  require(small(chip.share_cores), "share_cores must be from 1 to 65536");
   return chip;
 }
 

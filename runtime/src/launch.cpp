@@ -1,5 +1,6 @@
 #include "launch.h"
 
+#include <algorithm>
 #include <exception>
 
 #include "waiting.h"
@@ -145,8 +146,19 @@ bool Cores::settle() {
                                      std::to_string(halted->sequencer.number()) +
                                      " has halted: every core must run the same number of barriers"});
   }
+  if (const auto problem = meet_shared_loads()) return fail({NPU_ERROR_TRAP, *problem});
   if (launch_->observer != nullptr) launch_->observer->barrier_complete();
   return waiting == nullptr;
+}
+
+std::optional<std::string> Cores::meet_shared_loads() {
+  const auto none = [](const Runner& runner) { return runner.sequencer.shared_loads().empty(); };
+  if (std::all_of(runners_.begin(), runners_.end(), none)) return std::nullopt;
+  std::vector<const std::vector<SharedLoad>*> loads;
+  for (const Runner& runner : runners_) loads.push_back(&runner.sequencer.shared_loads());
+  const auto problem = meet(loads, [&](const Site& site) { return launch_->program.describe(site); });
+  for (Runner& runner : runners_) runner.sequencer.forget_shared_loads();
+  return problem;
 }
 
 bool Cores::fail(const Error& error) {

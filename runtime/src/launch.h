@@ -63,6 +63,7 @@ class Cores {
   void call_sleepers();
   void next_phase(uint32_t phase);
   bool settle();
+  std::optional<std::string> meet_shared_loads();
   bool fail(const Error& error);
   LaunchResult result() const;
 

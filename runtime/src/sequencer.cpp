@@ -86,6 +86,7 @@ void Sequencer::begin(const Launch& launch) {
   registers_[1] = core_.chip.cores;
   flags_.fill(0);
   loops_.clear();
+  shared_loads_.clear();
   loops_.reserve(launch.program.loop_depth);
   pc_ = 0;
   stationary_ = 0;
@@ -192,6 +193,7 @@ I Sequencer::resolve(const Decoded& decoded) const {
 template <typename I>
 void Sequencer::issue(const Decoded& decoded) {
   const I op = resolve<I>(decoded);
+  check(op);
   if (launch_->observer) launch_->observer->before(core_, site(), op);
   engine_.execute(core_, op);
   count(op);
@@ -265,6 +267,14 @@ void Sequencer::halt() {
                  " at halt: a set_flag without its wait_flag"};
     }
   }
+}
+
+void Sequencer::check(const isa::DmaLoad& op) {
+  if (!is_shared(op)) return;
+  if (shared_loads_.size() == kMaxSharedLoads) {
+    throw Trap{"more than " + std::to_string(kMaxSharedLoads) + " shared loads between two barriers"};
+  }
+  shared_loads_.emplace_back(site(), op, sharing_cores(op, core_.number, core_.chip));
 }
 
 // What has executed stayed within memory, so the products below fit.

@@ -11,6 +11,7 @@
 #include "error.h"
 #include "opennpu/npu.h"
 #include "program.h"
+#include "shared_loads.h"
 
 namespace opennpu {
 
@@ -30,8 +31,8 @@ class Sequencer {
   Sequencer(const npu_chip_desc& chip, const Engine& engine, const Hbm& hbm, CoreMemory memory,
             unsigned number);
 
-  // Starts a launch, which stays until the next begin. Nothing is allocated unless loops nest deeper than
-  // before.
+  // Starts a launch, which stays until the next begin. Nothing is allocated unless loops nest deeper or more
+  // loads are shared than before.
   void begin(const Launch& launch);
 
   // Runs `slice` instructions, or to the next barrier or halt. Throws Error (TRAP or TIMEOUT).
@@ -40,6 +41,10 @@ class Sequencer {
   unsigned number() const { return core_.number; }
   const npu_counters& counters() const { return core_.counters; }
   Site site() const;  // of the next instruction
+
+  // Since the last barrier, which forgets them.
+  const std::vector<SharedLoad>& shared_loads() const { return shared_loads_; }
+  void forget_shared_loads() { shared_loads_.clear(); }
 
   // A failure at the next instruction, with its name and that of its source op.
   Error failure(npu_status status, const std::string& what) const;
@@ -67,6 +72,9 @@ class Sequencer {
   void halt();
 
   template <typename I>
+  void check(const I&) {}
+  void check(const isa::DmaLoad& op);
+  template <typename I>
   void count(const I&) {}
   void count(const isa::DmaLoad& op);
   void count(const isa::DmaStore& op);
@@ -81,6 +89,7 @@ class Sequencer {
   std::array<int64_t, isa::kRegisters> registers_{};
   std::array<int64_t, isa::kFlags> flags_{};
   std::vector<OpenLoop> loops_;
+  std::vector<SharedLoad> shared_loads_;
   size_t pc_ = 0;
   uint64_t stationary_ = 0;  // elements of the matrix unit's tile, for the counters
 };

@@ -38,6 +38,7 @@ npu_chip_desc chip_desc(const py::handle& chip) {
   desc.mx_n = static_cast<uint32_t>(get("mx_n"));
   desc.strip = static_cast<uint32_t>(get("strip"));
   desc.pair = static_cast<uint32_t>(get("pair"));
+  desc.share_cores = static_cast<uint32_t>(get("share_cores"));
   return desc;
 }
 

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define NPU_DRIVER_VERSION 2
+#define NPU_DRIVER_VERSION 3
 
 typedef enum npu_status {
   NPU_OK = 0,
@@ -69,6 +69,7 @@ typedef struct npu_chip_desc {
   uint64_t hbm_bytes;    // memory of the chip
   uint32_t mx_k, mx_n;   // stationary tile of the matrix unit
   uint32_t strip, pair;  // packed layout: columns a strip, bf16 values of K side by side
+  uint32_t share_cores;  // the most cores that share one load; 1: each loads for itself
 } npu_chip_desc;
 
 // How to open a device. Zero everywhere is a good default. A field that a driver has no use
@@ -98,7 +99,7 @@ typedef struct npu_arg {
 typedef struct npu_counters {
   uint64_t launches;
   uint64_t instructions;  // executed, over all cores
-  uint64_t bytes_loaded;  // HBM to scratchpad
+  uint64_t bytes_loaded;  // HBM to scratchpad; what cores share counts for each
   uint64_t bytes_stored;  // scratchpad to HBM
   uint64_t macs;          // multiply-adds of the matrix units
   uint64_t busy_ns;       // time with a launch running

@@ -8,21 +8,23 @@
 
 #include "core_timeline.h"
 #include "cost.h"
+#include "meetings.h"
 #include "operands.h"
 
 namespace opennpu::timing {
 
 // What the instructions of a stretch move and multiply.
 struct Work {
-  int64_t bytes_loaded = 0, bytes_stored = 0;
+  int64_t bytes_loaded = 0, bytes_stored = 0, shared_bytes = 0;
   int64_t macs = 0, row_macs = 0;
 };
 
 class CoreTasks {
  public:
-  CoreTasks(const Parameters& parameters, const npu_chip_desc& chip, const SharedHbm& hbm)
+  CoreTasks(const Parameters& parameters, const npu_chip_desc& chip, const SharedHbm& hbm, Meetings& meetings)
       : p_(parameters),
         hbm_(hbm),
+        meetings_(meetings),
         cost_(parameters, chip),
         bank_bytes_(static_cast<int64_t>(chip.spm_bytes) / std::max<int64_t>(p_.spm_banks, 1)) {}
 
@@ -34,7 +36,10 @@ class CoreTasks {
     task.occupancy = cost.occupancy;
     task.latency = cost.latency;
     task.hbm_work = cost.hbm_work;
-    (I::kUnit == isa::Unit::Load ? work.bytes_loaded : work.bytes_stored) += cost.hbm_bytes;
+    const bool reads = !share(core, op, task);
+    (I::kUnit != isa::Unit::Load ? work.bytes_stored
+     : reads                     ? work.bytes_loaded
+                                 : work.shared_bytes) += cost.hbm_bytes;
     work.macs += cost.macs;
     work.row_macs += cost.row_macs;
     follow_accumulators(core, op);
@@ -56,6 +61,19 @@ class CoreTasks {
     size_t task;
     Extent emptied;
   };
+
+  // Whether another core reads HBM for this one.
+  template <typename I>
+  bool share(const Core& core, const I& op, Task& task) {
+    if constexpr (std::is_same_v<I, isa::DmaLoad>) {
+      if (!is_shared(op)) return false;
+      const CoreGroup cores = sharing_cores(op, core.number, core.chip);
+      task.meeting = meetings_.next(core.number, cores);
+      task.latency += task.hbm_work == 0 ? 0 : p_.dma_share_cycles;
+      return core.number != cores.first;
+    }
+    return false;
+  }
 
   static Task::Kind kind_of(isa::Formula formula);
   Task& add(const Core& core, const Site& site, Task::Kind kind);
@@ -95,6 +113,7 @@ class CoreTasks {
 
   const Parameters p_;
   const SharedHbm& hbm_;
+  Meetings& meetings_;
   CostModel cost_;
   const int64_t bank_bytes_;
   Stationary stationary_;

@@ -32,8 +32,25 @@ void CoreTimeline::begin(const std::vector<Task>& tasks) {
   settle();
 }
 
-void CoreTimeline::start_next() {
-  start(next_queue_);
+const Task* CoreTimeline::start_next() {
+  Queue& queue = queues_[next_queue_];
+  const Task* shared = queue.pending.front().task;
+  if (shared->meeting == Meetings::kNone) {
+    shared = nullptr;
+    start(next_queue_, next_start_);
+  } else {
+    stall(next_queue_, std::max(queue.pending.front().issued, queue.front), Stall::Issue);
+    queue.waits = true;
+  }
+  settle();
+  return shared;
+}
+
+void CoreTimeline::start_shared(int64_t time) {
+  constexpr auto kLoad = static_cast<size_t>(isa::Unit::Load);
+  stall(kLoad, time, Stall::Cores);
+  queues_[kLoad].waits = false;
+  start(kLoad, time);
   settle();
 }
 
@@ -117,7 +134,7 @@ bool CoreTimeline::pass(size_t index) {
       if (queue.transfer == nullptr) settle_flags(index);
       queue.pending.pop_front();
     } else if (kind != Task::Kind::Transfer && p_.spm_banks == 0) {
-      start(index);
+      start(index, start_of(index));
     } else {
       break;
     }
@@ -149,7 +166,7 @@ void CoreTimeline::settle_flags(size_t index) {
 // order, so the last product's start has taken the tile over.
 int64_t CoreTimeline::start_of(size_t index) const {
   const Queue& queue = queues_[index];
-  if (queue.pending.empty() || queue.transfer != nullptr) return kNever;
+  if (queue.pending.empty() || queue.transfer != nullptr || queue.waits) return kNever;
   const Pending& next = queue.pending.front();
   const int64_t start = std::max(next.issued, queue.front);
   switch (next.task->kind) {
@@ -165,11 +182,10 @@ int64_t CoreTimeline::start_of(size_t index) const {
   }
 }
 
-void CoreTimeline::start(size_t index) {
+void CoreTimeline::start(size_t index, int64_t start) {
   Queue& queue = queues_[index];
   const Pending next = queue.pending.front();
   const Task& task = *next.task;
-  const int64_t start = start_of(index);
   stall(index, std::max(next.issued, queue.front), Stall::Issue);
   queue.pending.pop_front();
   leave(queue, start);
@@ -177,7 +193,9 @@ void CoreTimeline::start(size_t index) {
   const size_t unit = task.kind == Task::Kind::Stationary ? kShadow : index;
   if (task.kind == Task::Kind::Transfer && task.hbm_work != 0) {
     const int64_t alone = std::max(whole_cycle(hbm_.alone(task.hbm_work)), task.occupancy);
-    hbm_.post(start, task.hbm_work, static_cast<uint32_t>(kQueues * number_ + index));
+    if (task.meeting == Meetings::kNone) {
+      hbm_.post(start, task.hbm_work, static_cast<uint32_t>(kQueues * number_ + index));
+    }
     queue.transfer = &task;
     queue.transfer_start = start;
     queue.transfer_least = stretched(task.banks, start, alone);
@@ -225,8 +243,7 @@ double CoreTimeline::most_wanted(const BankUse& use, int64_t time) const {
   return most;
 }
 
-void CoreTimeline::end_transfer(uint32_t id, double time) {
-  const size_t index = id % kQueues;
+void CoreTimeline::end_transfer(size_t index, double time) {
   Queue& queue = queues_[index];
   QueueTimes& times = times_.queues[index];
   const Task& task = *queue.transfer;

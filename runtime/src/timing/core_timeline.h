@@ -10,6 +10,7 @@
 
 #include "banks.h"
 #include "isa_gen.h"
+#include "meetings.h"
 #include "parameters.h"
 #include "recorder.h"
 #include "report.h"
@@ -27,6 +28,7 @@ struct Task {
   uint32_t location;
   uint32_t instruction;  // index in the text
   uint32_t issue;        // cycles of the sequencer from the task before up to and with this one
+  Meetings::Id meeting = Meetings::kNone;  // of a shared load
   int64_t occupancy, latency, hbm_work;
   BankUse banks;
 };
@@ -44,11 +46,15 @@ class CoreTimeline {
   // When the next instruction starts, as far as that does not hang on the end of a transfer.
   int64_t next_start() const { return next_start_; }
 
-  // Starts it. No other core and no end of a transfer may come before it.
-  void start_next();
+  // Starts it. No other core and no end of a transfer may come before it. A shared load waits for
+  // start_shared: it is returned.
+  const Task* start_next();
 
-  // A transfer, as posted to the memory: `id` is its queue plus kQueues · number of the core.
-  void end_transfer(uint32_t id, double time);
+  // The shared load that it waits with begins; the caller posts it to the memory.
+  void start_shared(int64_t time);
+
+  // A transfer of `queue`. It was posted to the memory as queue + kQueues · number of the core.
+  void end_transfer(size_t queue, double time);
 
   // Once nothing is left to start or end: when the core arrived at the barrier.
   int64_t arrival() const { return arrival_; }
@@ -88,6 +94,7 @@ class CoreTimeline {
     int64_t front = 0;               // the next one starts no earlier
     int64_t done = 0;                // when all so far have completed
     int64_t cursor = 0;              // the time up to here is accounted for
+    bool waits = false;              // its first is a shared load, for other cores
     const Task* transfer = nullptr;  // on its way
     int64_t transfer_start = 0;
     int64_t transfer_least = 0;  // cycles
@@ -105,7 +112,7 @@ class CoreTimeline {
   bool pass(size_t queue);
   Set* match(const Task& task);
   int64_t start_of(size_t queue) const;
-  void start(size_t queue);
+  void start(size_t queue, int64_t time);
   int64_t stretched(const BankUse& use, int64_t start, int64_t cycles) const;
   double most_wanted(const BankUse& use, int64_t time) const;
   void settle_flags(size_t queue);

@@ -26,6 +26,7 @@ namespace opennpu::timing {
   X(vector_lanes)                 \
   X(vector_special_lanes)         \
   X(vector_startup_cycles)        \
+  X(dma_share_cycles)             \
   X(spm_banks)                    \
   X(spm_bank_bytes_per_cycle)
 

@@ -12,11 +12,13 @@ inline constexpr size_t kQueues = 4;  // load, store, matrix, vector: the first 
 
 // Why a queue did nothing: its next instruction was not issued yet; it waited for a flag that the load,
 // store, matrix or vector queue sets; the vector queue had not emptied the accumulators that a new product
-// needs; it had nothing to do up to the barrier or the end; its own unit was not ready.
-#define ONPU_STALLS(X) X(issue) X(load) X(store) X(matrix) X(vector) X(accumulator) X(barrier) X(unit)
+// needs; it had nothing to do up to the barrier or the end; its own unit was not ready; the other cores of a
+// shared load had not come to it.
+#define ONPU_STALLS(X) \
+  X(issue) X(load) X(store) X(matrix) X(vector) X(accumulator) X(barrier) X(unit) X(cores)
 
-enum class Stall : uint8_t { Issue, Load, Store, Matrix, Vector, Accumulator, Barrier, Unit };
-inline constexpr size_t kStalls = 8;
+enum class Stall : uint8_t { Issue, Load, Store, Matrix, Vector, Accumulator, Barrier, Unit, Cores };
+inline constexpr size_t kStalls = 9;
 
 struct QueueTimes {
   int64_t busy = 0;
@@ -45,7 +47,7 @@ struct OpTimes {
   int64_t cycles = 0;
   int64_t stretches = 0;
   std::array<QueueTimes, kQueues> queues;  // over all cores: cycles · cores for each
-  int64_t hbm_bytes = 0;
+  int64_t hbm_bytes = 0, shared_bytes = 0;
   int64_t macs = 0;
   int64_t row_macs = 0;  // as in Report
 };
@@ -54,7 +56,8 @@ struct Report {
   int64_t cycles = 0;
   int64_t barriers = 0;
   uint64_t instructions = 0;
-  int64_t bytes_loaded = 0, bytes_stored = 0;
+  int64_t bytes_loaded = 0, bytes_stored = 0;  // of HBM
+  int64_t shared_bytes = 0;                    // that cores got of loads by others, beside these
   int64_t macs = 0;
   int64_t row_macs = 0;  // Σ macs · cycles a row; over the arrays' size it is the least time of the products
   std::vector<CoreTimes> cores;

@@ -14,6 +14,7 @@ namespace opennpu::timing {
 
 namespace {
 
+constexpr uint32_t kSharedTransfers = uint32_t{1} << 31;  // in the memory their ids begin here
 constexpr uint64_t kMaxInstructions = uint64_t{1} << 32;  // per core, as the device's default
 
 // Computes nothing: times do not depend on data.
@@ -41,7 +42,7 @@ class TimingModel final : public Observer {
 
   void begin(unsigned cores) override {
     for (unsigned i = 0; i < cores; ++i) {
-      tasks_.emplace_back(p_, chip_, hbm_);
+      tasks_.emplace_back(p_, chip_, hbm_, meetings_);
       timelines_.emplace_back(i, p_, hbm_, recorder_);
     }
     starts_.resize(cores);
@@ -104,13 +105,43 @@ class TimingModel final : public Observer {
       const double end = hbm_.next_end();
       if (starts_[core] == CoreTimeline::kNever && hbm_.idle()) return;
       if (end <= static_cast<double>(starts_[core])) {
-        const uint32_t id = hbm_.end_next();
-        core = id / kQueues;
-        timelines_[core].end_transfer(id, end);
+        end_transfer(hbm_.end_next(), end);
       } else {
-        timelines_[core].start_next();
+        start_next(core);
       }
+    }
+  }
+
+  void start_next(size_t core) {
+    const int64_t now = starts_[core];
+    const Task* shared = timelines_[core].start_next();
+    starts_[core] = timelines_[core].next_start();
+    if (shared == nullptr || !meetings_.arrive(shared->meeting)) return;
+    if (shared->hbm_work != 0) {
+      hbm_.post(now, shared->hbm_work, kSharedTransfers + shared->meeting);
+    }
+    for_cores(shared->meeting, [now](CoreTimeline& core) { core.start_shared(now); });
+  }
+
+  void end_transfer(uint32_t id, double time) {
+    if (id >= kSharedTransfers) {
+      constexpr auto kLoad = static_cast<size_t>(isa::Unit::Load);
+      for_cores(id - kSharedTransfers, [time](CoreTimeline& core) { core.end_transfer(kLoad, time); });
+    } else {
+      const size_t core = id / kQueues;
+      timelines_[core].end_transfer(id % kQueues, time);
       starts_[core] = timelines_[core].next_start();
+    }
+  }
+
+  // Every core of a shared load.
+  template <typename Step>
+  void for_cores(Meetings::Id meeting, const Step& step) {
+    const CoreGroup cores = meetings_.cores(meeting);
+    for (uint32_t i = 0; i < cores.count; ++i) {
+      CoreTimeline& core = timelines_[cores[i]];
+      step(core);
+      starts_[cores[i]] = core.next_start();
     }
   }
 
@@ -121,15 +152,18 @@ class TimingModel final : public Observer {
       timelines_[i].release(time, op);
       tasks_[i].clear();
     }
+    meetings_.clear();
     if (recorder_ != nullptr) recorder_->stretch({location, report_.cycles, time});
     op.cycles += time - report_.cycles;
     op.stretches += 1;
     op.hbm_bytes += work_.bytes_loaded + work_.bytes_stored;
+    op.shared_bytes += work_.shared_bytes;
     op.macs += work_.macs;
     op.row_macs += work_.row_macs;
     report_.cycles = time;
     report_.bytes_loaded += work_.bytes_loaded;
     report_.bytes_stored += work_.bytes_stored;
+    report_.shared_bytes += work_.shared_bytes;
     report_.macs += work_.macs;
     report_.row_macs += work_.row_macs;
     work_ = {};
@@ -139,6 +173,7 @@ class TimingModel final : public Observer {
   const Parameters p_;
   SharedHbm hbm_;
   Recorder* const recorder_;
+  Meetings meetings_;                   // of the stretch
   std::deque<CoreTasks> tasks_;         // by core
   std::deque<CoreTimeline> timelines_;  // by core
   std::vector<int64_t> starts_;         // by core: its next start

@@ -8,6 +8,6 @@ func.func @main(%x: tensor<32x64xf32> {npu.input = "x"}) -> tensor<64xf32> {
 }
 // CHECK-LABEL: func.func @main
 // CHECK:         scf.for
-// CHECK:           "npu_tile.dma_load"(%[[X:[0-9]+]], %c0_i64, %{{.*}}, %c1_i64, %c1_i64, %c32_i64, %c128_i64, %c0_i64, %c0_i64, %c256_i64, %c0_i64, %c0_i64, %c128_i64)
+// CHECK:           "npu_tile.dma_load"(%[[X:[0-9]+]], %c0_i64, %{{.*}}, %c1_i64, %c1_i64, %c32_i64, %c128_i64, %c0_i64, %c0_i64, %c256_i64, %c0_i64, %c0_i64, %c128_i64, %c1_i64, %c1_i64)
 // CHECK:           "npu_tile.v_reduce"(%[[Y:[0-9]+]], %c0_i64, %[[X]], %c0_i64, %c1_i64, %c32_i64, %c32_i64) {a_strides = array<i64: 0, 4, 128>, dst_strides = array<i64: 0, 4, 0>, op = "sum"}
 // CHECK:           "npu_tile.dma_store"(%{{.*}}, %[[Y]], %c0_i64, %c1_i64, %c1_i64, %c1_i64, %c128_i64,

@@ -41,6 +41,6 @@ func.func @main(%x: tensor<64x64xbf16> {npu.input = "x"}) -> tensor<64x64xbf16> 
   return %0 : tensor<64x64xbf16>
 }
 // CHECK-LABEL: func.func @main
-// CHECK:         "npu_tile.dma_load"(%[[X:[0-9]+]], %c0_i64, %{{.*}}, %c1_i64, %c1_i64, %c64_i64, %c64_i64, %c0_i64, %c0_i64, %c128_i64, %c0_i64, %c0_i64, %c64_i64)
+// CHECK:         "npu_tile.dma_load"(%[[X:[0-9]+]], %c0_i64, %{{.*}}, %c1_i64, %c1_i64, %c64_i64, %c64_i64, %c0_i64, %c0_i64, %c128_i64, %c0_i64, %c0_i64, %c64_i64, %c1_i64, %c1_i64)
 // CHECK:         "npu_tile.v_unary"(%[[Y:[0-9]+]], %c0_i64, %[[X]], {{.*}} {a_strides = array<i64: 0, 2, 64>, dst_strides = array<i64: 0, 128, 2>, op = "copy"}
 // CHECK:         "npu_tile.dma_store"(%{{.*}}, %[[Y]], %c0_i64, %c1_i64, %c1_i64, %c1_i64, %c4096_i64,

@@ -46,7 +46,7 @@ module {
         %8 = "npu_tile.slot"(%arg0) {loop = 0 : i64, slots = 2 : i64} : (i64) -> i64
       }
       %c0_i64 = arith.constant 0 : i64
-      "npu_tile.dma_load"(%0, %c0_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64) : (memref<8x16xf32, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
+      "npu_tile.dma_load"(%0, %c0_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64) : (memref<8x16xf32, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
       %c0_i64_0 = arith.constant 0 : i64
       "npu_tile.dma_store"(%c1_i64, %0, %c0_i64_0, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64, %c1_i64) : (i64, memref<8x16xf32, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
       %c0_i64_1 = arith.constant 0 : i64

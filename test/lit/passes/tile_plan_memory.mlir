@@ -23,10 +23,10 @@ func.func @main() {
     scf.for %n = %c0 to %c4 step %c1 : i64 {
       %x = "npu_tile.alloc"() : () -> memref<64x128xbf16, "spm">
       %y = "npu_tile.alloc"() : () -> memref<64x128xf32, "acc">
-      "npu_tile.dma_load"(%x, %c0, %a, %c1, %c1, %c1, %c256, %c0, %c0, %c0, %c0, %c0, %c0) : (memref<64x128xbf16, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
+      "npu_tile.dma_load"(%x, %c0, %a, %c1, %c1, %c1, %c256, %c0, %c0, %c0, %c0, %c0, %c0, %c1, %c1) : (memref<64x128xbf16, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
       scf.for %k = %c0 to %c4 step %c1 : i64 {
         %w = "npu_tile.alloc"() : () -> memref<128x128xbf16, "spm">
-        "npu_tile.dma_load"(%w, %c0, %a, %c1, %c1, %c1, %c256, %c0, %c0, %c0, %c0, %c0, %c0) : (memref<128x128xbf16, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
+        "npu_tile.dma_load"(%w, %c0, %a, %c1, %c1, %c1, %c256, %c0, %c0, %c0, %c0, %c0, %c0, %c1, %c1) : (memref<128x128xbf16, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
         "npu_tile.mx_load"(%w, %c0, %c128, %c128, %c256) {dtype = "bf16", layout = "kn"} : (memref<128x128xbf16, "spm">, i64, i64, i64, i64) -> ()
         "npu_tile.mx_mul"(%y, %c0, %x, %c0, %c64, %k) {dst_stride = 512 : i64, src_stride = 256 : i64} : (memref<64x128xf32, "acc">, i64, memref<64x128xbf16, "spm">, i64, i64, i64) -> ()
       }

@@ -98,7 +98,8 @@ class RandomKernel:
 
     def _load(self, values: dict[int, ir.Value], buffer: int, address: ir.Value) -> None:
         if npu_tile.types.space_of(values[buffer].type) == "spm":
-            npu_tile.build("dma_load", {"dst": (values[buffer], 0), "src": address, **_DMA})
+            alone = {"share": 1, "share_stride": 1}
+            npu_tile.build("dma_load", {"dst": (values[buffer], 0), "src": address, **_DMA, **alone})
 
     def _store(self, values: dict[int, ir.Value], address: ir.Value, buffer: int) -> None:
         if npu_tile.types.space_of(values[buffer].type) == "spm":

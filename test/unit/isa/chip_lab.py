@@ -252,7 +252,8 @@ def dma(name: str, dst, src, n, bytes, ss=(0, 0, 0), ds=(0, 0, 0)) -> Instructio
     triples = {
         f"{key}{i}": v for key, values in (("n", n), ("ss", ss), ("ds", ds)) for i, v in enumerate(values)
     }
-    return Instruction(name, {"dst": dst, "src": src, "bytes": bytes, **triples})
+    alone = {"share": 1, "share_stride": 1} if name == "dma_load" else {}
+    return Instruction(name, {"dst": dst, "src": src, "bytes": bytes, **triples, **alone})
 
 
 def _move_accumulator(to: str) -> Instruction:

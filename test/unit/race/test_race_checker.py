@@ -68,7 +68,8 @@ def _dma(
 
 
 def load(spm, hbm=IN, **rows) -> Instruction:
-    return _dma("dma_load", spm, hbm, **rows)
+    instruction = _dma("dma_load", spm, hbm, **rows)
+    return dataclasses.replace(instruction, fields=instruction.fields | {"share": 1, "share_stride": 1})
 
 
 def store(spm, hbm=OUT, **rows) -> Instruction:

@@ -1,7 +1,7 @@
 """The machine of docs/timing.md, stepped cycle by cycle: slow, simple, and written from the page alone.
 
 It takes straight-line programs: a list of instructions, the same for every core, whose operands may
-depend on r0, the core's number.
+depend on r0, the core's number, and r1, how many there are.
 """
 
 import math
@@ -18,6 +18,13 @@ UNITS = {"mx_load": "shadow registers", "mx_mul": "array"}
 
 
 @dataclass(eq=False)
+class Move:
+    """What a transfer moves, or one that several cores share."""
+
+    bytes_left: float = 0.0  # of HBM time
+
+
+@dataclass(eq=False)
 class Job:
     """An instruction in a queue."""
 
@@ -27,7 +34,8 @@ class Job:
     unit: str = ""
     least: int = 0  # cycles that its unit is taken at least
     latency: int = 0
-    bytes_left: float = 0.0  # of HBM time
+    move: Move = field(default_factory=Move)
+    sharers: tuple[int, ...] = ()  # cores that share it
     banks: set[int] = field(default_factory=set)  # of the scratchpad
     bank_rate: float = 0.0  # bytes a cycle of each
     holds: int = 0  # them up to then
@@ -54,23 +62,41 @@ class Machine:
                 for core in self.cores:
                     core.at_barrier, core.ready = False, self.now
                 resume = None
-            for core in self.cores:
-                core.step(self.now)
+            self.step()
             if resume is None and all(core.at_barrier and core.drained(self.now) for core in self.cores):
                 resume = self.now + self.chip.timing.barrier_cycles
         while not all(core.drained(self.now) for core in self.cores):
             self.now += 1
             self.move_bytes()
-            for core in self.cores:
-                core.step(self.now)
+            self.step()
         return self.now
+
+    def step(self) -> None:
+        for core in self.cores:
+            core.step(self.now)
+        while any([self.meet(core) for core in self.cores]):
+            pass
+
+    def meet(self, core: "Core") -> bool:
+        """Starts the shared load that a core has come to if its other cores have come to it, too."""
+        job = core.arrived()
+        others = [self.cores[number] for number in job.sharers] if job else []
+        jobs = [other.arrived() for other in others]
+        if not job or any(other is None or other.sharers != job.sharers for other in jobs):
+            return False
+        for other, its in zip(others, jobs, strict=True):
+            its.move = job.move
+            other.launch(other.queues["load"], self.now)
+            other.start_all(self.now)
+        return True
 
     def move_bytes(self) -> None:
         """One cycle of HBM: an equal share for each transfer on its way."""
-        transfers = [job for core in self.cores for job in core.running if job.bytes_left > 1e-6]
+        moves = dict.fromkeys(job.move for core in self.cores for job in core.running)
+        transfers = [move for move in moves if move.bytes_left > 1e-6]
         bandwidth = self.chip.timing.hbm_gbps * 1000 / self.chip.clock_mhz
-        for job in transfers:
-            job.bytes_left -= min(self.chip.timing.dma_bytes_per_cycle, bandwidth / len(transfers))
+        for move in transfers:
+            move.bytes_left -= min(self.chip.timing.dma_bytes_per_cycle, bandwidth / len(transfers))
 
 
 class Core:
@@ -90,13 +116,16 @@ class Core:
 
     def step(self, now: int) -> None:
         for job in self.running:
-            if job.left_unit is None and job.bytes_left <= 1e-6 and now >= job.started + job.least:
+            if job.left_unit is None and job.move.bytes_left <= 1e-6 and now >= job.started + job.least:
                 job.left_unit = now
         if self.program and not self.at_barrier and now >= self.ready + self.costs.issue_cycles:
             self.issue(now)
+        self.start_all(now)
+        self.running = [job for job in self.running if not job.completed(now)]
+
+    def start_all(self, now: int) -> None:
         while any([self.start(queue, now) for queue in self.queues.values()]):
             pass
-        self.running = [job for job in self.running if not job.completed(now)]
 
     def issue(self, now: int) -> None:
         instruction = self.program[0]
@@ -116,7 +145,7 @@ class Core:
         """An operand on this core."""
         if not isinstance(field, Affine):
             return field
-        return field.imm + sum(coef * {0: self.number}[reg] for reg, coef in field.terms)
+        return field.imm + sum(coef * {0: self.number, 1: self.chip.cores}[reg] for reg, coef in field.terms)
 
     def start(self, queue: deque[Job], now: int) -> bool:
         """Starts the head of the queue if it can."""
@@ -134,16 +163,31 @@ class Core:
                 return False
             sets.pop(0)
         else:
-            needs = {"array": ("array", "shadow registers")}.get(job.unit, (job.unit,))
-            if any(other.unit in needs and other.left_unit is None for other in mine):
+            if not self.unit_is_free(job) or job.sharers:
                 return False
-            job.started = now
-            job.least = self.slowed(job, now)
-            if job.bytes_left == 0 and job.least == 0:
-                job.left_unit = now
-            self.running.append(job)
+            self.launch(queue, now)
+            return True
         queue.popleft()
         return True
+
+    def unit_is_free(self, job: Job) -> bool:
+        needs = {"array": ("array", "shadow registers")}.get(job.unit, (job.unit,))
+        mine = [other for other in self.running if other.queue == job.queue]
+        return not any(other.unit in needs and other.left_unit is None for other in mine)
+
+    def arrived(self) -> Job | None:
+        """The shared load that could start if all its cores were there."""
+        job = next(iter(self.queues["load"]), None)
+        return job if job and job.sharers and self.unit_is_free(job) else None
+
+    def launch(self, queue: deque[Job], now: int) -> None:
+        """The head of the queue begins."""
+        job = queue.popleft()
+        job.started = now
+        job.least = self.slowed(job, now)
+        if job.move.bytes_left == 0 and job.least == 0:
+            job.left_unit = now
+        self.running.append(job)
 
     def job(self, name: str, queue: str, v: dict) -> Job:
         """An instruction with what it costs."""
@@ -154,6 +198,8 @@ class Core:
                 grid = [(i, j, k) for i in range(v["n0"]) for j in range(v["n1"]) for k in range(v["n2"])]
                 starts = [i * v[side + "0"] + j * v[side + "1"] + k * v[side + "2"] for i, j, k in grid]
                 self.transfer(job, [(start, v["bytes"]) for start in starts], 0)
+                if v.get("share", 0) > 1:
+                    self.share(job, v["share"], v["share_stride"])
             case "indirect":
                 rows = [r * v["row_stride"] for r in range(v["rows"])]
                 runs = [(i << 40 | row, v["row_bytes"]) for i in range(v["count"]) for row in rows]
@@ -170,7 +216,7 @@ class Core:
             case "vector":
                 elements = math.prod(max(v[d], 0) for d in ("d0", "d1", "d2"))
                 job.least = c.vector_startup_cycles + -(-elements // c.vector_lanes) if elements else 0
-        if c.spm_banks and (job.least or job.bytes_left):
+        if c.spm_banks and (job.least or job.move.bytes_left):
             self.use_banks(job)
         return job
 
@@ -212,7 +258,7 @@ class Core:
     def alone(self, job: Job) -> float:
         """Cycles when nobody else is there."""
         bandwidth = self.costs.hbm_gbps * 1000 / self.chip.clock_mhz
-        moving = job.bytes_left / min(self.costs.dma_bytes_per_cycle, bandwidth)
+        moving = job.move.bytes_left / min(self.costs.dma_bytes_per_cycle, bandwidth)
         return max(moving, job.least)
 
     def slowed(self, job: Job, now: int) -> int:
@@ -239,9 +285,15 @@ class Core:
                 runs.append((start, size))
         if runs:
             whole = sum(-(-size // c.hbm_burst_bytes) * c.hbm_burst_bytes for _, size in runs)
-            job.bytes_left = whole + len(runs) * c.hbm_run_overhead_bytes
+            job.move.bytes_left = whole + len(runs) * c.hbm_run_overhead_bytes
             job.least = len(runs) * c.dma_run_cycles + indices * c.dma_index_cycles
             job.latency = c.dma_latency_cycles * (2 if indices else 1)
+
+    def share(self, job: Job, count: int, stride: int) -> None:
+        first = self.number - self.number // stride % count * stride
+        job.sharers = tuple(range(first, first + count * stride, stride))
+        if job.least:
+            job.latency += self.costs.dma_share_cycles
 
 
 class SetLater:

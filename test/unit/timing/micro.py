@@ -27,6 +27,7 @@ COSTS = ChipTiming(
     vector_lanes=16,
     vector_special_lanes=4,
     vector_startup_cycles=10,
+    dma_share_cycles=7,
 )
 
 
@@ -34,8 +35,8 @@ _ONE_RUN = {"n0": 1, "n1": 1, "n2": 1}
 
 
 def chip(cores: int = 1, **costs: int) -> Chip:
-    """`cores` cores at 1000 MHz with the costs above, some changed."""
-    return replace(CHIP, cores=cores, clock_mhz=1000, timing=replace(COSTS, **costs))
+    """`cores` cores at 1000 MHz with the costs above, some changed; any may share a load."""
+    return replace(CHIP, cores=cores, share_cores=cores, clock_mhz=1000, timing=replace(COSTS, **costs))
 
 
 def run(

@@ -327,3 +327,47 @@ def test_cycles_are_told_by_source_op():
     assert [op["hbm_bytes"] for op in report.ops] == [4096, 0]
     assert sum(op["cycles"] for op in report.ops) == report.cycles
     assert report.ops[1]["cycles"] == 1 + 20 + 20
+
+
+def shared(nbytes: int, cores: int, stride: int = 1, **fields):
+    return load(nbytes, share=cores, share_stride=stride, **fields)
+
+
+def test_a_shared_load_reads_memory_once():
+    """4096 bytes and a row's 64 at 64 a cycle; found by the others 7 cycles later."""
+    report = run(shared(4096, 4), on=chip(cores=4))
+    assert report.cycles == 1 + 65 + 100 + 7
+    assert (report.bytes_loaded, report.shared_bytes) == (4096, 3 * 4096)
+    assert report.hbm_bound == 4096 / 64
+    assert [core["load"]["busy"] for core in report.cores] == [65] * 4
+
+
+def test_the_last_core_begins_a_shared_load():
+    """Core 1 has a load of 64 + 64 bytes to make before: 2 cycles, and one more to issue."""
+    body = [op("if", cond=r(0)), load(64), op("end_if"), shared(4096, 2)]
+    report = run(*body, on=chip(cores=2))
+    # Core 0: if, then the load in cycle 2. Core 1: if, load in cycle 2, end_if, the shared load in cycle 4.
+    assert report.cycles == 4 + 65 + 100 + 7
+    assert report.cores[0]["load"]["stalls"]["cores"] == 2
+    assert report.cores[1]["load"]["stalls"]["cores"] == 0
+
+
+def test_groups_share_the_memory():
+    """Of 4 cores two groups: two transfers at a time, each of 65 cycles alone."""
+    for stride in (1, 2):
+        report = run(shared(4096, 2, stride), on=chip(cores=4))
+        assert report.cycles == 1 + 130 + 100 + 7
+        assert (report.bytes_loaded, report.shared_bytes) == (8192, 8192)
+        assert report.cores[0]["load"]["hbm_contention"] == 65
+
+
+def test_rows_and_columns_of_a_grid_share_in_turn():
+    """The second load waits for the first of both its cores: one after the other."""
+    body = [shared(4096, 2, 1), shared(4096, 2, 2)]
+    assert run(*body, on=chip(cores=4)).cycles == 1 + 2 * 130 + 100 + 7
+
+
+def test_an_empty_shared_load_is_waited_for():
+    body = [op("if", cond=r(0)), load(4096), op("end_if"), shared(0, 2)]
+    assert run(*body, on=chip(cores=2)).cycles == 2 + 65 + 100
+    assert run(shared(0, 2), on=chip(cores=2)).cycles == 2

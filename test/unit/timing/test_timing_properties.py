@@ -48,6 +48,8 @@ def programs(draw):
                     [
                         [load(by_core(size), dst=at)],
                         [load(size % 100 + 1, dst=at, n2=by_core(size % 13 + 1), ss2=128, ds2=128)],
+                        [load(size, dst=by_core(at // 8), share=r(1), share_stride=1)],
+                        [load(size % 9, dst=at, share=r(1), share_stride=1)],
                         [store(size, src=at)],
                         [
                             op(
