@@ -19,12 +19,14 @@ from opennpu.runtime.program import Program, ProgramError
 from opennpu.runtime.signature import SignatureError, TensorArg
 from opennpu.tools.arguments import count, seconds
 from opennpu.tools.output import discard_output
+from opennpu.tools.profile.host import HostProfile, HostProfiler, Limits, limits_line, profile_lines
 
 PAGE_SIZE = 16  # tokens
 
 _EPILOG = """examples:
   npu-run model.npu --model-dir build/demo/smollm2 --prompt "Once upon a time"
   npu-run model.npu --model-dir build/demo/smollm2 --prompt "Why is the sky blue?" --chat
+  npu-run model.npu --model-dir build/demo/smollm2 --prompt "Once upon a time" --profile
   npu-run mlp.npu --input x.npy --output y.npy
   npu-run mlp.npu --input input=x.npy --output output=y.npy --race-check
 """
@@ -34,6 +36,8 @@ ERRORS = (ChipError, ContainerError, SignatureError, NpuError, KvPoolError, Prog
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    if args.profile and (args.driver or args.race_check or args.launch_limit or args.engine != "native"):
+        _parser().error("--profile is of the native engine alone: no --driver, --race-check, --launch-limit")
     try:
         chip = Container.open(args.program).signature.chip
         device = Device(
@@ -45,10 +49,15 @@ def main(argv: list[str] | None = None) -> int:
             driver=args.driver,
         )
         program = Program.load(device, args.program)
+        profiler = (
+            HostProfiler(program, Container.open(args.program).program, args.threads)
+            if args.profile
+            else None
+        )
         if args.prompt is not None:
-            run_language_model(program, args)
+            run_language_model(program, args, profiler)
         else:
-            run_tensors(program, args)
+            run_tensors(program, args, profiler)
     except BrokenPipeError:
         discard_output()
     except ERRORS as error:
@@ -59,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run_language_model(program: Program, args: argparse.Namespace) -> None:
-    """Streams the prompt's continuation, then a line of figures."""
+def run_language_model(program: Program, args: argparse.Namespace, profiler: HostProfiler | None) -> None:
+    """Streams the prompt's continuation, then a line of figures; and where the time of launches went."""
     tokenizer = _load_tokenizer(args.model_dir)
     prompt = _encode(tokenizer, args.prompt, args.chat)
     tokens = args.kv_tokens or len(prompt) + args.max_new_tokens
@@ -74,13 +83,19 @@ def run_language_model(program: Program, args: argparse.Namespace) -> None:
     generated = model.generate(prompt, args.max_new_tokens, sampler(args.temperature, args.seed))
     if not args.chat:
         print(args.prompt, end="", flush=True)
-    for text in _stream_text(tokenizer, _timed(generated, times)):
+    profiles: dict[str, HostProfile] = {}
+    timed = _timed(generated, times)
+    if profiler:
+        timed = _profiled(timed, profiler, profiles)
+    for text in _stream_text(tokenizer, timed):
         print(text, end="", flush=True)
     print()
     _print_figures(args.note, len(prompt), start, times)
+    if profiler:
+        _print_profiles(profiles, profiler.threads)
 
 
-def run_tensors(program: Program, args: argparse.Namespace) -> None:
+def run_tensors(program: Program, args: argparse.Namespace, profiler: HostProfiler | None) -> None:
     """Runs once, from .npy files to .npy files."""
     if not args.output:
         names = ", ".join(program.signature.tensors("output"))
@@ -95,6 +110,8 @@ def run_tensors(program: Program, args: argparse.Namespace) -> None:
         # NumPy has no bfloat16.
         np.save(path, value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy())
         print(f"{path}: {name} {list(value.shape)} {str(value.dtype).removeprefix('torch.')}")
+    if profiler:
+        _print_profiles({"run": profiler.take()}, profiler.threads)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=["native", "reference"], default="native", help="default: native")
     parser.add_argument("--threads", type=count, help="worker threads; default: one for each core")
     parser.add_argument("--race-check", action="store_true", help="check the order of all memory accesses")
+    profile = "tell for each op of the model how long the host took, and how near that is to its limits"
+    parser.add_argument("--profile", action="store_true", help=profile)
     limit = "watchdog: seconds that one launch may run before it fails; default: any time"
     parser.add_argument("--launch-limit", type=seconds, metavar="SECONDS", help=limit)
     parser.add_argument("--driver", type=Path, help="a vendor's driver library; default: the virtual chip")
@@ -170,6 +189,25 @@ def _timed(tokens: Iterator[int], times: list[float]) -> Iterator[int]:
     for token in tokens:
         times.append(time.perf_counter())
         yield token
+
+
+def _profiled(
+    tokens: Iterator[int], profiler: HostProfiler, profiles: dict[str, HostProfile]
+) -> Iterator[int]:
+    """The tokens; the launches before the first one are the prompt's."""
+    for token in tokens:
+        if not profiles:
+            profiles["prefill"] = profiler.take()
+        yield token
+    profiles["decode"] = profiler.take()
+
+
+def _print_profiles(profiles: dict[str, HostProfile], threads: int) -> None:
+    limits = Limits.measure(threads)
+    print(f"\n{limits_line(limits)}")
+    for title, profile in profiles.items():
+        if profile.launches:
+            print("\n" + "\n".join(profile_lines(profile, limits, title)))
 
 
 def _print_figures(note: str, prompt_tokens: int, start: float, times: list[float]) -> None:

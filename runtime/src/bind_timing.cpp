@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "bindings.h"
-#include "handles.h"
+#include "launch_arguments.h"
 #include "timing/timing_model.h"
 
 namespace nb = nanobind;
@@ -30,37 +30,6 @@ timing::Parameters parameters(nb::handle chip) {
 #undef X
   return out;
 }
-
-// An int is a scalar, a tuple (buffer, offset, bytes) a buffer, as for a launch.
-struct Arguments {
-  Arguments(const Program& program, nb::sequence args) {
-    for (nb::handle arg : args) {
-      const bool writable =
-          values.size() < program.args.size() && program.args[values.size()] == ArgKind::Write;
-      if (nb::isinstance<nb::tuple>(arg)) {
-        const auto [object, offset, bytes] = nb::cast<std::tuple<nb::object, uint64_t, uint64_t>>(arg);
-        const auto& buffer = nb::cast<const BufferHandle&>(object);
-        if (offset > buffer.bytes || bytes > buffer.bytes - offset) {
-          throw Error{NPU_ERROR_INVALID_ARGUMENT, "an argument reaches past the end of its buffer"};
-        }
-        base = buffer.host() - buffer.address;
-        ranges.push_back({buffer.address + offset, bytes, writable});
-        values.push_back(static_cast<int64_t>(buffer.address + offset));
-      } else {
-        values.push_back(nb::cast<int64_t>(arg));
-      }
-    }
-    if (values.size() != program.args.size()) {
-      throw Error{NPU_ERROR_INVALID_ARGUMENT, "the program takes " + std::to_string(program.args.size()) +
-                                                  " arguments, " + std::to_string(values.size()) +
-                                                  " were given"};
-    }
-  }
-
-  std::byte* base = nullptr;  // host address of chip address 0
-  std::vector<Hbm::Range> ranges;
-  std::vector<int64_t> values;
-};
 
 nb::dict queue_dict(const timing::QueueTimes& times) {
   constexpr const char* kStallNames[] = {
@@ -153,7 +122,7 @@ nb::tuple time_launch(nb::handle chip, nb::bytes image, nb::sequence args, nb::h
   const npu_chip_desc desc = chip_desc(chip);
   const timing::Parameters costs = parameters(chip);
   const Program program = parse_image({reinterpret_cast<const std::byte*>(image.data()), image.size()}, desc);
-  const Arguments arguments(program, args);
+  const LaunchArguments arguments(program, args);
   const std::unique_ptr<timing::Recorder> seen = recorder(record);
   timing::Report report;
   {

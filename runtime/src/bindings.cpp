@@ -270,5 +270,6 @@ NB_MODULE(_core, m) {
   bind_device(m);
   bind_streams(m);
   bind_page_pool(m);
+  bind_profiler(m);
   bind_timing(m);
 }

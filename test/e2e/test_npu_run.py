@@ -42,6 +42,25 @@ def test_text_is_that_of_transformers(language_model, engine, capsys):
     )
 
 
+def test_profile(language_model, capsys):
+    """Text is as without; prefill and decode have tables whose ops are the model's."""
+    model_dir, program = language_model
+    arguments = [program, "--model-dir", model_dir, "--prompt", "Once upon a time", "--max-new-tokens", 5]
+    assert npu_run.main(list(map(str, arguments))) == 0
+    expected = capsys.readouterr().out.rsplit("\n", 2)[0]
+    assert npu_run.main([*map(str, arguments), "--profile"]) == 0
+    text, limits, prefill, decode = capsys.readouterr().out.split("\n\n")
+    assert text.startswith(expected + "\n[")
+    assert re.match(r"limits: [\d.]+ GB/s .*, [\d.]+ GFLOP/s", limits)
+    assert prefill.startswith("prefill: 1 launches of ") and decode.startswith("decode: 4 launches of ")
+    for table in (prefill, decode):
+        assert "model.layers.*.mlp.down_proj" in table
+        assert table.rstrip().endswith("threads without work")
+    with pytest.raises(SystemExit):
+        npu_run.main([*map(str, arguments), "--profile", "--engine", "reference"])
+    assert "--profile is of the native engine alone" in capsys.readouterr().err
+
+
 def test_kv_pool_too_small(language_model, capsys):
     model_dir, program = language_model
     arguments = [program, "--model-dir", model_dir, "--prompt", "Once upon a time", "--kv-tokens", 16]
