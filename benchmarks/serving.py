@@ -54,10 +54,17 @@ KINDS = {
     "no model, in-tree": Kind(IN_TREE | EXTERNAL, ("--dtype", "bfloat16", "--device", "cpu", *NO_MODEL)),
 }
 BASELINES = ("in-tree bf16", "in-tree f32")
+QUICK = {"servers": ["opennpu", "in-tree bf16"], "rounds": 1, "concurrency": [8], "requests": [8]}
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.quick:
+        parser.set_defaults(**QUICK)
+        args = parser.parse_args(argv)
+    if len(args.requests) != len(args.concurrency):
+        parser.error("--requests takes as many numbers as --concurrency")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # servers end with this process
     deadline = time.monotonic() + 60 * args.minutes
     result = {"machine": _machine(), "arguments": _texts(vars(args)), "starts": [], "runs": []}
@@ -68,7 +75,10 @@ def main(argv: list[str] | None = None) -> int:
                 pass
         for name in args.servers:
             cache = "warm" if name == "opennpu" else "none"
+            compiled = _entries(Path(folder))
             servers[name] = stack.enter_context(_started(args, name, Path(folder), result, cache))
+            if cache == "warm" and _entries(Path(folder)) != compiled:
+                raise SystemExit("the second start compiled what the first had left in the compile cache")
         for server in servers.values():
             server.bench(args, max(args.concurrency), min(args.requests))  # all sizes are known afterwards
         result["idle_cpu_percent"] = {name: server.idle_cpu() for name, server in servers.items()}
@@ -91,12 +101,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="serving.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: serving.py --rounds 1 --concurrency 8 --requests 16 --servers opennpu 'in-tree f32'",
+        epilog="""examples:
+  serving.py --json serving.json        all servers, three rounds: about ten minutes of two idle CPUs
+  serving.py --quick                    does it work? two servers, one round
+  serving.py --rounds 1 --concurrency 8 --requests 16 --servers opennpu 'in-tree f32'""",
     )
     parser.add_argument(
         "--model", type=Path, default=ROOT / "build" / "demo" / "smollm2", help="model folder"
     )
     parser.add_argument("--servers", nargs="+", choices=KINDS, default=list(KINDS), metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="one short round of two servers: does it work?")
     parser.add_argument("--rounds", type=int, default=3, help="of all servers in turn; medians count")
     parser.add_argument("--minutes", type=float, default=12, help="no round begins that would end later")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32], metavar="N")
@@ -244,6 +258,11 @@ def _started(args: argparse.Namespace, name: str, folder: Path, result: dict, ca
                 os.killpg(process.pid, sign)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
+
+
+def _entries(folder: Path) -> dict[str, int]:
+    """Programs in the compile cache, and when they were written: all exports and compiles end there."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "cache").glob("*/model.npu")}
 
 
 def _port(args: argparse.Namespace, name: str) -> int:
