@@ -77,8 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", type=Path, default=demo, help="Hugging Face directory; default: the demo's"
     )
-    text = ROOT / "test" / "e2e" / "data" / "declaration.txt"
-    parser.add_argument("--text", type=Path, default=text, help="what prompts are cut from")
+    parser.add_argument("--text", type=Path, default=default_text(), help="what prompts are cut from")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--concurrency", type=int, default=32, help="requests under way at any time")
     parser.add_argument(
@@ -88,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for the figures and all samples")
     return parser
+
+
+def default_text() -> Path:
+    return ROOT / "tools" / "baseline" / "declaration.txt"
 
 
 def _server(args: argparse.Namespace, log: Path) -> Server:

@@ -18,3 +18,7 @@ def test_steady_memory_does_not_grow(count):
 def test_growth_is_found():
     growing = [value + 5 * i for i, value in enumerate(STEADY)]
     assert soak.growth_of(samples(growing), "chip") > soak.MOST_GROWTH
+
+
+def test_its_prompts_are_cut_from_a_text_that_is_there():
+    assert soak.default_text().is_file()
