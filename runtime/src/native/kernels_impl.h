@@ -70,7 +70,7 @@ constexpr NamedUnary kUnary[] = {
     {"exp", [](float* x, int64_t n) { map(x, n, [](Floats v) { return exp(v); }); }},
     {"tanh", [](float* x, int64_t n) { map(x, n, [](Floats v) { return tanh(v); }); }},
     {"sigmoid", [](float* x, int64_t n) { map(x, n, [](Floats v) { return sigmoid(v); }); }},
-    {"silu", [](float* x, int64_t n) { map(x, n, [](Floats v) { return v * sigmoid(v); }); }},
+    {"silu", [](float* x, int64_t n) { map(x, n, [](Floats v) { return silu(v); }); }},
     {"gelu_tanh", [](float* x, int64_t n) { map(x, n, [](Floats v) { return gelu_tanh(v); }); }},
 };
 constexpr NamedBinary kBinary[] = {

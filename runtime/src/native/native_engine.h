@@ -48,8 +48,9 @@ class NativeEngine : public Engine {
   bool reduce(Core& core, const isa::VReduce& op) const;
   bool softmax(Core& core, const isa::VSoftmaxStep& op) const;
 
+  // n elements of a float dtype, `stride` bytes apart, to and from f32.
   void read(const std::byte* from, int64_t dtype, int64_t stride, int64_t n, float* to) const;
-  void write(const float* from, std::byte* to, int64_t dtype, int64_t n) const;
+  void write(const float* from, std::byte* to, int64_t dtype, int64_t stride, int64_t n) const;
 
   const Kernels& kernels_;
   std::unique_ptr<Engine> reference_;

@@ -1,4 +1,7 @@
-// The vector instructions on f32 and bf16 rows.
+// The vector instructions on f32 and bf16. Dtypes alone decide whether a kernel runs or the reference engine,
+// which computes some functions to other last bits: strides, which follow from the shape of a batch, must
+// not.
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 
@@ -12,14 +15,9 @@ bool is_float(int64_t dtype) {
   return dtype == int64_t(isa::Dtype::F32) || dtype == int64_t(isa::Dtype::Bf16);
 }
 
-bool is_f32(const isa::Tile& tile) { return tile.dtype == int64_t(isa::Dtype::F32); }
-
-// A source whose last dimension the kernels can run along: dense, or one value repeated.
-bool readable(const isa::Tile& tile) {
-  return is_float(tile.dtype) && (tile.s2 == 0 || tile.s2 == dtype_size(tile.dtype));
+bool are_float(std::initializer_list<const isa::Tile*> tiles) {
+  return std::all_of(tiles.begin(), tiles.end(), [](const isa::Tile* tile) { return is_float(tile->dtype); });
 }
-
-bool writable(const isa::Tile& tile) { return is_float(tile.dtype) && tile.s2 == dtype_size(tile.dtype); }
 
 // Whether dimensions 1 and 2 of the tile walk memory as one dimension of d1·d2 would.
 bool collapses(const isa::Tile& tile, int64_t d2) { return tile.s1 == d2 * tile.s2; }
@@ -44,31 +42,32 @@ int64_t offset(const isa::Tile& tile, int64_t i0, int64_t i1, int64_t i2) {
 }  // namespace
 
 void NativeEngine::read(const std::byte* from, int64_t dtype, int64_t stride, int64_t n, float* to) const {
-  const bool f32 = dtype == int64_t(isa::Dtype::F32);
-  if (stride == 0) {
-    float value;
-    if (f32)
-      std::memcpy(&value, from, 4);
-    else
-      kernels_.widen(reinterpret_cast<const uint16_t*>(from), &value, 1);
-    for (int64_t i = 0; i < n; ++i) to[i] = value;
-  } else if (f32) {
-    std::memmove(to, from, n * 4);
+  const int64_t size = dtype_size(dtype);
+  if (stride == 0 && n > 1) {
+    read(from, dtype, size, 1, to);
+    std::fill(to + 1, to + n, to[0]);
+  } else if (stride != size && n > 1) {
+    for (int64_t i = 0; i < n; ++i) read(from + i * stride, dtype, size, 1, to + i);
+  } else if (dtype == int64_t(isa::Dtype::F32)) {
+    std::memmove(to, from, n * size);
   } else {
     kernels_.widen(reinterpret_cast<const uint16_t*>(from), to, n);
   }
 }
 
-void NativeEngine::write(const float* from, std::byte* to, int64_t dtype, int64_t n) const {
-  if (dtype == int64_t(isa::Dtype::F32))
-    std::memcpy(to, from, n * 4);
+void NativeEngine::write(const float* from, std::byte* to, int64_t dtype, int64_t stride, int64_t n) const {
+  const int64_t size = dtype_size(dtype);
+  if (stride != size && n > 1)
+    for (int64_t i = 0; i < n; ++i) write(from + i, to + i * stride, dtype, size, 1);
+  else if (dtype == int64_t(isa::Dtype::F32))
+    std::memcpy(to, from, n * size);
   else
     kernels_.narrow(from, reinterpret_cast<uint16_t*>(to), n);
 }
 
 bool NativeEngine::unary(Core& core, const isa::VUnary& op) const {
   const Kernels::Unary run = unary_[op.op];
-  if (!run || !writable(op.dst) || !readable(op.a)) return false;
+  if (!run || !are_float({&op.dst, &op.a})) return false;
   std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
   const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
   if (!dst) return true;
@@ -76,14 +75,14 @@ bool NativeEngine::unary(Core& core, const isa::VUnary& op) const {
   for_each_chunk(op, {&op.dst, &op.a}, [&](int64_t i0, int64_t i1, int64_t j, int64_t n) {
     read(a + offset(op.a, i0, i1, j), op.a.dtype, op.a.s2, n, x);
     run(x, n);
-    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, n);
+    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, op.dst.s2, n);
   });
   return true;
 }
 
 bool NativeEngine::binary(Core& core, const isa::VBinary& op) const {
   const Kernels::Binary run = binary_[op.op];
-  if (!run || !writable(op.dst) || !readable(op.a) || !readable(op.b)) return false;
+  if (!run || !are_float({&op.dst, &op.a, &op.b})) return false;
   std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
   const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
   const std::byte* b = check_tile(core, op.b, op.d0, op.d1, op.d2);
@@ -93,28 +92,26 @@ bool NativeEngine::binary(Core& core, const isa::VBinary& op) const {
     read(a + offset(op.a, i0, i1, j), op.a.dtype, op.a.s2, n, x);
     read(b + offset(op.b, i0, i1, j), op.b.dtype, op.b.s2, n, y);
     run(x, y, n);
-    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, n);
+    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, op.dst.s2, n);
   });
   return true;
 }
 
 bool NativeEngine::fill(Core& core, const isa::VFill& op) const {
-  if (op.is_float == 0 || !writable(op.dst)) return false;
+  if (op.is_float == 0 || !is_float(op.dst.dtype)) return false;
   std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
   if (!dst) return true;
   const uint32_t bits = uint32_t(op.value);
   alignas(64) float x[kChunk];
   read(reinterpret_cast<const std::byte*>(&bits), int64_t(isa::Dtype::F32), 0, kChunk, x);
   for_each_chunk(op, {&op.dst}, [&](int64_t i0, int64_t i1, int64_t j, int64_t n) {
-    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, n);
+    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, op.dst.s2, n);
   });
   return true;
 }
 
 bool NativeEngine::select(Core& core, const isa::VSelect& op) const {
-  const bool dense = op.cond.s2 == 1 || op.cond.s2 == 0;
-  if (op.cond.dtype != int64_t(isa::Dtype::Bool) || !dense) return false;
-  if (!writable(op.dst) || !readable(op.a) || !readable(op.b)) return false;
+  if (op.cond.dtype != int64_t(isa::Dtype::Bool) || !are_float({&op.dst, &op.a, &op.b})) return false;
   std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, op.d2);
   const std::byte* cond = check_tile(core, op.cond, op.d0, op.d1, op.d2);
   const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
@@ -126,7 +123,7 @@ bool NativeEngine::select(Core& core, const isa::VSelect& op) const {
     read(b + offset(op.b, i0, i1, j), op.b.dtype, op.b.s2, n, y);
     const std::byte* c = cond + offset(op.cond, i0, i1, j);
     for (int64_t i = 0; i < n; ++i) x[i] = c[i * op.cond.s2] != std::byte{0} ? x[i] : y[i];
-    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, n);
+    write(x, dst + offset(op.dst, i0, i1, j), op.dst.dtype, op.dst.s2, n);
   });
   return true;
 }
@@ -137,7 +134,7 @@ bool NativeEngine::reduce(Core& core, const isa::VReduce& op) const {
                            : kind == isa::Reduce::Sumsq ? kernels_.sumsq
                            : kind == isa::Reduce::Max   ? kernels_.max
                                                         : nullptr;
-  if (!run || op.d2 <= 0 || !is_float(op.dst.dtype) || !writable(op.a)) return false;
+  if (!run || op.d2 <= 0 || !are_float({&op.dst, &op.a})) return false;
   std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, 1);
   const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
   if (!dst) return true;
@@ -145,16 +142,16 @@ bool NativeEngine::reduce(Core& core, const isa::VReduce& op) const {
   row.resize(op.d2);
   for (int64_t i0 = 0; i0 < op.d0; ++i0)
     for (int64_t i1 = 0; i1 < op.d1; ++i1) {
-      read(a + i0 * op.a.s0 + i1 * op.a.s1, op.a.dtype, op.a.s2, op.d2, row.data());
+      read(a + offset(op.a, i0, i1, 0), op.a.dtype, op.a.s2, op.d2, row.data());
       const float result = run(row.data(), op.d2);
-      write(&result, dst + i0 * op.dst.s0 + i1 * op.dst.s1, op.dst.dtype, 1);
+      write(&result, dst + offset(op.dst, i0, i1, 0), op.dst.dtype, op.dst.s2, 1);
     }
   return true;
 }
 
 bool NativeEngine::softmax(Core& core, const isa::VSoftmaxStep& op) const {
-  if (op.cap != 0 || op.group < 1 || op.n <= 0 || !is_f32(op.s) || !writable(op.s) || !writable(op.p))
-    return false;
+  const bool from_f32 = op.s.dtype == int64_t(isa::Dtype::F32);
+  if (op.cap != 0 || op.group < 1 || op.n <= 0 || !from_f32 || !is_float(op.p.dtype)) return false;
   std::byte* p = check_tile(core, op.p, 1, op.rows, op.n);
   const std::byte* s = check_tile(core, op.s, 1, op.rows, op.n);
   float* vectors[3];
@@ -175,10 +172,10 @@ bool NativeEngine::softmax(Core& core, const isa::VSoftmaxStep& op) const {
     const __int128 q = __int128(op.pos) + r / op.group - op.key;  // the row's position as a column
     const int64_t end = op.causal ? clip(q + 1) : op.n;
     const int64_t begin = op.window ? clip(q - op.window + 1) : 0;
-    std::memcpy(row.data(), s + r * op.s.s1, op.n * 4);
+    read(s + r * op.s.s1, op.s.dtype, op.s.s2, op.n, row.data());
     kernels_.softmax_row({row.data(), begin < end ? begin : end, end, op.n, scale, vectors[0] + r,
                           vectors[1] + r, vectors[2] + r});
-    write(row.data(), p + r * op.p.s1, op.p.dtype, op.n);
+    write(row.data(), p + r * op.p.s1, op.p.dtype, op.p.s2, op.n);
   }
   return true;
 }

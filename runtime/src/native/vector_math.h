@@ -6,10 +6,12 @@
 
 namespace opennpu::native::ONPU_PATH {
 
-// e^x: 2^n·e^r with |r| ≤ ln 2 / 2; the power is applied in two halves so that subnormal
+constexpr float kLeast = -110;  // e^x and x·e^x are 0 below it
+
+// y·e^x: y·e^r·2^n with |r| ≤ ln 2 / 2; the power is applied in two halves so that subnormal
 // results round once.
-inline Floats exp(Floats x) {
-  const Floats clamped = select(x > 89.0f, splat(89.0f), select(x < -104.0f, splat(-104.0f), x));
+inline Floats times_exp(Floats y, Floats x) {
+  const Floats clamped = select(x > 89.0f, splat(89.0f), select(x < kLeast, splat(kLeast), x));
   const Floats shift = splat(12582912.0f);  // 1.5·2^23: adding it rounds to an integer
   const Floats n = fma(clamped, splat(1.44269504088896341f), shift) - shift;
   const Floats r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), clamped));
@@ -19,9 +21,11 @@ inline Floats exp(Floats x) {
   p = fma(p, r * r, r) + 1.0f;
   const Ints power = __builtin_convertvector(n, Ints);
   const Ints half = power >> 1;
-  const Floats scaled = p * Floats((half + 127) << 23) * Floats((power - half + 127) << 23);
+  const Floats scaled = y * p * Floats((half + 127) << 23) * Floats((power - half + 127) << 23);
   return select(x == x, scaled, x);
 }
+
+inline Floats exp(Floats x) { return times_exp(splat(1.0f), x); }
 
 inline Floats tanh(Floats x) {
   const Floats a = abs(x), squared = x * x;
@@ -38,6 +42,12 @@ inline Floats tanh(Floats x) {
 inline Floats sigmoid(Floats x) {
   const Floats e = exp(-abs(x));
   return select(x >= 0.0f, splat(1.0f), e) / (1.0f + e);
+}
+
+// x·e^x at once for x < 0: a subnormal e^x has lost bits that the product would show.
+inline Floats silu(Floats x) {
+  const Floats negative = select(x > kLeast, times_exp(x, -abs(x)), x * 0.0f);
+  return select(x >= 0.0f, x, negative) / (1.0f + exp(-abs(x)));
 }
 
 inline Floats gelu_tanh(Floats x) {

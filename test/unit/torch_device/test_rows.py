@@ -2,12 +2,37 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 REDUCTIONS = {
     "log_softmax": lambda x: x.log_softmax(-1),
     "softmax": lambda x: x.softmax(-1),
     "sum": lambda x: x.sum(-1),
 }
+
+
+WEIGHTS = torch.randn(24, 300, generator=torch.Generator().manual_seed(1))
+OF_300 = {
+    "mean": lambda x: x.mean(-1),
+    "var": lambda x: x.var(-1),
+    "rms_norm": lambda x: F.rms_norm(x, x.shape[-1:]),
+    "layer_norm": lambda x: F.layer_norm(x, x.shape[-1:]),
+    "linear": lambda x: F.linear(x, WEIGHTS.to(x)),
+    "silu": F.silu,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", OF_300)
+def test_a_row_among_others(name, dtype):
+    """One row has a program of its own, which strides its tiles otherwise."""
+    function = OF_300[name]
+    x = torch.randn(65, 300, generator=torch.Generator().manual_seed(0)).to("opennpu", dtype)
+    together = function(x).cpu()
+    alone = torch.cat([function(x[i : i + 1]).cpu() for i in range(5)])
+    assert torch.equal(alone, together[:5])
+    for n in (2, 17):
+        assert torch.equal(function(x[:n]).cpu(), together[:n])
 
 
 @pytest.mark.parametrize("length", [300, 9000, 49152, 200_000], ids="rows of {}".format)

@@ -76,6 +76,12 @@ UPDATES = {
     "index_copy_": lambda x: x.index_copy_(1, torch.tensor([2, 7], device=x.device), x[:, :2].clone()),
     "index_copy": lambda x: x.index_copy(0, torch.tensor([3, 0], device=x.device), x[:2]),
     "index_put": lambda x: x.index_put((torch.tensor([3, 0], device=x.device),), x[:2]),
+    "index_put, expanded": lambda x: (
+        x[:1].expand(4, 9).index_put((torch.tensor([3, 0], device=x.device),), x[:2])
+    ),
+    "scatter, expanded": lambda x: (
+        x[0, 0].expand(4, 9).scatter(1, torch.tensor([[2], [1], [8], [0]], device=x.device), x[:, :1])
+    ),
     "scatter_": lambda x: x.scatter_(
         1, torch.tensor([[2], [1], [8], [0]], device=x.device), x[:, :1].clone()
     ),
