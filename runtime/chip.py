@@ -165,6 +165,11 @@ class Chip:
         """Of the whole chip, by `timing`."""
         return 1000 * self.timing.hbm_gbps / self.clock_mhz
 
+    @property
+    def bf16_macs_per_cycle(self) -> float:
+        """Multiply-adds of all matrix units at their peak, by `timing`."""
+        return self.cores * self.mx_k * self.mx_n / self.timing.matrix_bf16_row_cycles
+
 
 def _timing_problems(table: object):
     """Wrong and missing keys of the table `timing`, which may be absent as a whole."""

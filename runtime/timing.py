@@ -103,9 +103,7 @@ class TimingReport:
     @property
     def matrix_peak_flops(self) -> float:
         """FLOP/s of all arrays on bf16."""
-        chip = self.chip
-        rows = chip.clock_mhz * 1e6 / chip.timing.matrix_bf16_row_cycles
-        return 2 * rows * chip.mx_k * chip.mx_n * chip.cores
+        return 2 * self.chip.bf16_macs_per_cycle * self.chip.clock_mhz * 1e6
 
     @property
     def roofline_bound(self) -> float:

@@ -1,6 +1,8 @@
 """The runtime's counters as Prometheus metrics, beside SGLang's own."""
 
 import torch
+from opennpu.runtime.chip import Chip
+from opennpu.runtime.settings import settings
 from opennpu.sglang_integration.observer import PHASES, Batch
 
 COUNTERS = {
@@ -14,6 +16,10 @@ COUNTERS = {
     "opennpu:device_bytes_stored": (None, "bytes from scratchpads to HBM"),
     "opennpu:device_macs": (None, "multiply-adds of the matrix units"),
     "opennpu:device_busy_seconds": (None, "time with a launch running"),
+    "opennpu:device_least_cycles": (
+        None,
+        "cycles of the chip that these bytes, or multiply-adds, take at least",
+    ),
 }
 """Name without `_total` → label, meaning."""
 
@@ -44,6 +50,7 @@ class Metrics:
         }
         self._seen: dict[tuple[str, str], float] = {}
         self._tokens = dict.fromkeys(PHASES.values(), 0)
+        self._cycles = LeastCycles(settings().load_chip())
 
     def update(self, batch: Batch) -> None:
         self._tokens[batch.phase] += sum(batch.new_tokens)
@@ -77,6 +84,7 @@ class Metrics:
             "opennpu:device_bytes_stored": {"": device["bytes_stored"]},
             "opennpu:device_macs": {"": device["macs"]},
             "opennpu:device_busy_seconds": {"": device["busy_ns"] / 1e9},
+            "opennpu:device_least_cycles": {"": self._cycles.after(device)},
         }
 
     def _raise(self, name: str, value_of_label: str, total: float) -> None:
@@ -89,3 +97,24 @@ class Metrics:
         label = COUNTERS[name][0]
         labels = self._labels | ({label: value_of_label} if label else {})
         self._counters[name].labels(**labels).inc(total - before)
+
+
+class LeastCycles:
+    """The roofline bound of what the device has done, in cycles: each batch at the memory's full bandwidth or
+    the matrix units' peak, whichever takes longer. 0 for a chip without costs."""
+
+    def __init__(self, chip: Chip):
+        self._chip, self._bytes, self._macs, self._cycles = chip, 0, 0, 0.0
+
+    def after(self, device: dict[str, int]) -> float:
+        """The sum of all, given the device's counters after a batch."""
+        if self._chip.timing is None:
+            return 0.0
+        moved, macs = device["bytes_loaded"] + device["bytes_stored"], device["macs"]
+        self._cycles += max(
+            (moved - self._bytes) / self._chip.hbm_bytes_per_cycle,
+            (macs - self._macs) / self._chip.bf16_macs_per_cycle,
+            0,  # counted anew since a reset
+        )
+        self._bytes, self._macs = moved, macs
+        return self._cycles

@@ -13,6 +13,7 @@ import openai
 import pytest
 import requests
 import torch
+from opennpu.runtime.settings import settings
 from serve_process import Serving, runs
 
 PROMPT = "The capital of France is"
@@ -323,7 +324,10 @@ def test_metrics_count_what_ran(server):
     rise = {key: value - before[key] for key, value in counts().items()}
     assert (rise["launches"], rise["prompt"]) == (2, 100)
     assert rise["steps"] == rise["new"] and 8 <= rise["new"] <= 9
-    assert metric(server, "opennpu:device_bytes_loaded_total") > before["bytes"]
+    loaded, least = "opennpu:device_bytes_loaded_total", "opennpu:device_least_cycles_total"
+    assert metric(server, loaded) > before["bytes"]
+    cycles = metric(server, loaded) / settings().load_chip().hbm_bytes_per_cycle
+    assert metric(server, least) > 0.999 * cycles  # rounding of the sum
     assert metric(server, "opennpu:fallbacks_total") == 0
     pages, used = metric(server, "opennpu:kv_pages"), metric(server, "opennpu:kv_pages_used")
     assert pages == 2048 // 16 and 100 // 16 <= used < pages
