@@ -8,6 +8,7 @@ import sympy
 import torch
 from opennpu.compiler.frontend.archive import Archive, memory, tensors
 from opennpu.compiler.frontend.decompose import decompose
+from opennpu.compiler.frontend.regions import inline_regions
 from opennpu.dialects.diagnostics import CompileError, Problem
 from opennpu.dialects.symbols import Sym, set_symbol_ranges
 from torch.export import ExportedProgram
@@ -52,6 +53,8 @@ def import_program(archive: Archive, context: ir.Context) -> ir.Module:
 
     Changes archive.program. Raises CompileError.
     """
+    for old, new in inline_regions(archive.program).items():
+        _rename_output(archive.program, old, new)
     program = decompose(archive.program, CHECKS | IDENTITIES)
     _check_signature(program)
     _simplify(program)

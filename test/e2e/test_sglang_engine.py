@@ -1,6 +1,7 @@
 """SGLang's engine on the device against transformers: long and short prompts, a shared prefix, chunks."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,14 @@ def test_tokens_and_logprobs_are_those_of_transformers(tiny_llama: Path, referen
     assert "runs operator by operator:" not in log, "a batch that was not compiled"
 
 
-@pytest.mark.parametrize("name", ["gemma2", "qwen3-moe"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gemma2",
+        "qwen3-moe",
+        *(pytest.param(name, marks=pytest.mark.serving) for name in ("gemma3", "mixtral")),
+    ],
+)
 def test_other_models(tiny_model, tmp_path, name):
     """Windows, capped scores and logits, tied embeddings, constants of the model's forward; experts."""
     model = tiny_model(name)
@@ -71,8 +79,28 @@ def test_other_models(tiny_model, tmp_path, name):
     assert "the model is one program" in log and "runs operator by operator:" not in log
 
 
-def greedy(model, prompt: list[int]) -> list[int]:
-    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
+@pytest.mark.serving  # long
+def test_a_batch_of_very_many_tokens(tiny_llama, reference, tmp_path):
+    """All prompts but the first, which the engine does not wait with, in one launch."""
+    choose = random.Random(3)
+    prompts = [choose.choices(range(2, 250), k=200) for _ in range(60)]
+    (answers,), log = sglang_engine.generate(
+        tmp_path,
+        tiny_llama,
+        [sglang_engine.greedy(prompts, 2)],
+        max_total_tokens=16384,
+        max_running_requests=64,
+        chunked_prefill_size=-1,
+        mem_fraction_static=0.5,
+        max_prefill_tokens=16384,
+    )
+    assert max(map(int, re.findall(r"Prefill batch.*?#new-token: (\d+)", log))) > 8192
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer["output_ids"] == greedy(reference, prompt, 2)
+
+
+def greedy(model, prompt: list[int], count: int = NEW_TOKENS) -> list[int]:
+    options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False}
     return model.generate(torch.tensor([prompt]), **options)[0, len(prompt) :].tolist()
 
 

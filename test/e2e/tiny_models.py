@@ -39,6 +39,15 @@ MODELS = {
         "gemma2",
         {"sliding_window": 11, "query_pre_attn_scalar": 16, "hidden_act": "gelu_pytorch_tanh"},
     ),
+    "gemma3": (  # a rope of its own for windows, norms of queries and keys
+        "gemma3_text",
+        {
+            "sliding_window": 11,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "query_pre_attn_scalar": 16,
+            "hidden_activation": "gelu_pytorch_tanh",
+        },
+    ),
     "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen3-moe": (  # weights of the chosen experts as they are, a router over many small ones
         "qwen3_moe",
