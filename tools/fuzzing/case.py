@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 from opennpu.runtime.chip import Chip
+from opennpu.tools.fuzzing.models import NAMES, family
 from opennpu.tools.fuzzing.operators import DTYPES, OPERATORS, Value
 from torch import Tensor
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 16, 17, 31, 32, 33, 48, 64, 65, 100, 127, 128, 129, 130, 257)
 """Extents: one, primes, those of strips and tiles and what is next to them."""
+PART_OF_A_MODEL = 0.4  # of the graphs: with inputs and weights that fit together
 LARGEST = 1 << 14  # elements of a value
 TWINS = (3, 5)  # values of T for which a graph is made
 TIMES = (1, 2, 5, 7, 33, 130)
@@ -68,11 +70,11 @@ class Case:
         values = [noise.real(x) if noise else x for x in given]
         for name, operands, params in self.steps:
             chosen = OPERATORS[name]
-            extra = {"real": True} if noise and name == "cast" else {}
+            run = chosen.real if noise and chosen.real else chosen.run
             seen = [values[i] for i in operands]
             if noise:  # each use on its own: a product may round, and order, what it sums
                 seen = [noise.disturb(x, self.dtypes[i]) for x, i in zip(seen, operands, strict=True)]
-            result = chosen.run(*seen, **params, **extra)
+            result = run(*seen, **params)
             values.append(
                 noise.disturb(result, self.dtypes[len(values)], chosen.absolute) if noise else result
             )
@@ -144,12 +146,18 @@ def random_case(seed: int) -> Case:
     times = rng.sample(TIMES, 3) if rng.random() < 0.8 else []
     inputs = [[_shape(rng, widths, bool(times)), rng.choice(kinds)] for _ in range(rng.randint(1, 4))]
     weights = [[_shape(rng, widths, False), kinds[0]] for _ in range(rng.randint(0, 3))]
+    names = list(OPERATORS)
+    if rng.random() < PART_OF_A_MODEL:
+        fitting = family(rng, kinds[0])
+        inputs, weights = inputs[:1] + fitting[0], weights[:1] + fitting[1]
+        times = times or [TWINS[0]]
+        names += 4 * NAMES
     chip = {"cores": rng.choice([1, 2, 2, 3, 8]), "spm_kib": rng.choice([192, 256, 512, 512])}
     chip["name"] = "fuzz"
     case = Case(
         seed, inputs, weights, [], [], times if any("T" in s for s, _ in inputs) else [TWINS[0]], chip
     )
-    return _grown(case, rng, rng.randint(1, 12))
+    return _grown(case, rng, names, rng.randint(1, 12))
 
 
 def _shape(rng: random.Random, widths: Sequence[int], dynamic: bool) -> list:
@@ -165,16 +173,16 @@ def _shape(rng: random.Random, widths: Sequence[int], dynamic: bool) -> list:
     return shape
 
 
-def _grown(case: Case, rng: random.Random, steps: int) -> Case:
+def _grown(case: Case, rng: random.Random, names: Sequence[str], steps: int) -> Case:
     small, large = ([*case.tensors(t), *case.parameters()] for t in TWINS)
     values = [Value(a, b) for a, b in zip(small, large, strict=True)]
-    names = list(OPERATORS)
     made: list = []
     for _ in range(20 * steps):
         if len(made) == steps:
             break
         name = rng.choice(names)
-        chosen = OPERATORS[name].pick(rng, values)
+        again = OPERATORS[name].once and any(name == other for other, _, _ in made)
+        chosen = None if again else OPERATORS[name].pick(rng, values)
         if chosen is None:
             continue
         operands, params = chosen

@@ -24,6 +24,7 @@ from opennpu.dialects.diagnostics import CompileError
 from opennpu.runtime.chip import Chip
 from opennpu.runtime.device import Device
 from opennpu.tools.fuzzing.case import ABSOLUTE, ULPS, Case, Noise
+from opennpu.tools.fuzzing.models import Pages
 from torch import Tensor
 from torch_mlir import ir
 
@@ -148,7 +149,7 @@ def _exported(case: Case) -> torch.export.ExportedProgram:
 
 def _on_engine(engine: str) -> Callable:
     def run(module, inputs, params, chip):
-        return tile_launch.run_on_engine(module, inputs, params, _device(chip, engine))
+        return tile_launch.run_on_engine(module, inputs, params, _device(chip, engine), kv=Pages())
 
     return run
 
@@ -166,12 +167,16 @@ def _device(chip: Chip, engine: str) -> Device:
 
 def _interpreted(module, inputs, params, chip):
     with module.context:
-        return npu_interpreter.run(module, inputs, params)
+        return npu_interpreter.run(module, inputs, params, kv=Pages())
+
+
+def _launched(module, inputs, params, chip):
+    return tile_launch.run(module, inputs, params, chip, kv=Pages())
 
 
 _RUN = {
     "npu": _interpreted,
-    "npu_tile": tile_launch.run,
+    "npu_tile": _launched,
     "reference": _on_engine("reference"),
     "native": _on_engine("native"),
 }

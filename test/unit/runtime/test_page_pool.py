@@ -15,6 +15,8 @@ from opennpu.runtime.signature import KvSpec
 KV = KvSpec(layers=2, kv_heads=3, head_dim=8, v_head_dim=4, dtype="bf16")
 PAGES = 12
 DEVICE = Device("npu1-lite", engine="reference", hbm_bytes=4 << 20)
+ANY = st.lists(st.integers(-1, PAGES), max_size=6)
+"""Pages of which some are free, and some are none."""
 
 
 def pool(layout: str = "paged", kv: KvSpec = KV, pages: int = PAGES, page_size: int = 16) -> PagePool:
@@ -43,7 +45,7 @@ class Pages(RuleBasedStateMachine):
             assert len(set(pages)) == count and not self.counts.keys() & set(pages)
             self.counts.update(pages)
 
-    @rule(pages=st.lists(st.integers(-1, PAGES), max_size=6))
+    @rule(pages=ANY)
     def retain(self, pages):
         if any(page not in self.counts for page in pages):
             with pytest.raises(NpuError, match="retain of page"):
@@ -52,7 +54,18 @@ class Pages(RuleBasedStateMachine):
             self.pool.retain(pages)
             self.counts.update(pages)
 
-    @rule(pages=st.lists(st.integers(-1, PAGES), max_size=6))
+    @precondition(lambda self: self.counts)
+    @rule(data=st.data())
+    def retain_some_in_use(self, data):
+        self.retain(data.draw(self.in_use()))
+
+    @precondition(lambda self: self.counts)
+    @rule(data=st.data())
+    def release_some_in_use(self, data):
+        """The same page may be among them as often as it has references, or once more."""
+        self.release(data.draw(self.in_use()))
+
+    @rule(pages=ANY)
     def release(self, pages):
         if any(count > self.counts[page] for page, count in Counter(pages).items()):
             with pytest.raises(NpuError, match="release of page"):
@@ -62,6 +75,9 @@ class Pages(RuleBasedStateMachine):
             self.counts.subtract(pages)
             self.counts = +self.counts
             self.contents = {page: byte for page, byte in self.contents.items() if page in self.counts}
+
+    def in_use(self):
+        return st.lists(st.sampled_from(sorted(self.counts)), min_size=1, max_size=6)
 
     @precondition(lambda self: self.counts)
     @rule(data=st.data(), byte=st.integers(0, 255))
