@@ -190,6 +190,9 @@ def _check_language_model(model: nn.Module) -> None:
     if not hasattr(model, "logits_processor"):
         what = f"{type(model).__name__} is not a language model: it computes no logits"
         raise CompileError(Problem(what, remedy="Export it with torch.export.export and torch.export.save."))
+    if getattr(model, "is_mrope_enabled", False):
+        what = f"{type(model).__name__} takes positions of pictures, in three dimensions (M-RoPE)"
+        raise CompileError(Problem(what, remedy="A program takes text: export a language model alone."))
 
 
 def _without_padding(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:

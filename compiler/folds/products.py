@@ -1,7 +1,7 @@
 """Folds into matrix products."""
 
 from opennpu.compiler.folds.table import folds
-from opennpu.compiler.rewriting import attr, definition, only_user
+from opennpu.compiler.rewriting import attr, definition, fused_location, only_user
 from opennpu.dialects import npu
 
 
@@ -24,7 +24,8 @@ def cast_of_product(op):
     product = definition(op.operands[0], "npu.matmul")
     if product is None or npu.dtype(op.results[0]) != "f32" or only_user(product.results[0]) is None:
         return None
-    return rebuilt(product, element="f32")
+    with fused_location((product, op)):
+        return rebuilt(product, element="f32")
 
 
 @folds("matmul")

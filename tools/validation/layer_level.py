@@ -2,149 +2,103 @@
 
 Three runs over the same tokens: the reference in float32 (*exact*), the reference in the program's own
 dtype (*rounded*), and the chip. A program in bfloat16 rounds as often as the rounded reference does, in
-other places: the two errors are of one size, and their ratio is near 1. The error of a layer is the root
-mean square over the tokens of each token's relative error: tokens whose activations are a hundred times
-those of others, as the first one's often are, would else decide alone.
+other places: the two errors are of one size, and their ratio is near 1. layer_rows.py says what an error is.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from opennpu.compiler.frontend.archive import Archive
 from opennpu.compiler.frontend.ops import KvStore
 from opennpu.compiler.passes import capture
-from opennpu.compiler.passes.capture import INPUT, Captured
+from opennpu.compiler.passes.capture import INPUT, Captures
 from opennpu.runtime.dtypes import DTYPES
-from opennpu.tools.validation.results import Check, Level, error_of_tokens
+from opennpu.tools.validation.layer_rows import LOGITS, Row, Runs
+from opennpu.tools.validation.results import Check, Level
 from opennpu.tools.validation.subject import PAGE_SIZE, ChipModel, Subject, ValidationError, torch_dtype
 from opennpu.tools.validation.traced import Traced
 from torch import Tensor
 
-RATIO = 2.0
-RATIO_REASON = (
-    "both round to bfloat16 as often, in other places: errors of one size. What is wrong, such as a weight, "
-    "an index or a formula, moves a value by far more than its roundings"
-)
-SINGLE = 3e-5
-SINGLE_REASON = (
-    "the same sums of some hundred to thousand terms in another order, in float32: some ten ulp (6e-8) "
-    "a product, which add up through the layers"
-)
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The values by `path#r`, of the exact reference, of the rounded one and of the chip, and the logits."""
-
-    captured: list[Captured]
-    exact: dict[str, Tensor]
-    rounded: dict[str, Tensor] | None  # None where the program computes in float32
-    chip: dict[str, Tensor]
-    logits: dict[str, Tensor]
-
-    def rows(self, ops: bool) -> list["Row"]:
-        """A row for each layer, or each op, in program order."""
-        groups: dict[str, list[str]] = {}
-        for c in self.captured:
-            if c.name in self.exact and self.exact[c.name].shape == self.chip[c.name].shape:
-                title = c.name if ops else f"layer {c.layer}"
-                groups.setdefault(title, []).append(c.name)
-        rows = [
-            Row(title, *(self._error(which, names) for which in ("rounded", "chip")))
-            for title, names in groups.items()
-        ]
-        exact = self.logits["exact"]
-        rounded = error_of_tokens(self.logits["rounded"], exact) if self.rounded is not None else None
-        return [*rows, Row("logits", rounded, error_of_tokens(self.logits["chip"], exact))]
-
-    def _error(self, which: str, names: Sequence[str]) -> float | None:
-        values = getattr(self, which)
-        if values is None:
-            return None
-        exact, found = (torch.cat([v[n].double().flatten(1) for n in names], 1) for v in (self.exact, values))
-        return error_of_tokens(found, exact)
-
-
-@dataclass(frozen=True)
-class Row:
-    """The errors of one layer or op, relative to the exact reference."""
-
-    title: str
-    rounded: float | None
-    chip: float
-
-    @property
-    def ratio(self) -> float | None:
-        if self.rounded is None:
-            return None
-        return self.chip / self.rounded if self.rounded else (1.0 if self.chip == 0 else float("inf"))
-
-    @property
-    def check(self) -> Check:
-        if self.ratio is None:
-            return Check(self.title, self.chip, SINGLE, SINGLE_REASON)
-        return Check(self.title, self.ratio, RATIO, RATIO_REASON, detail=f"error {self.chip:.3g}")
+COVERED_REASON = "a layer without a value to compare is not validated"
 
 
 def validate(
     subject: Subject,
     tokens: Sequence[int],
     ops: bool = False,
-    replace: int | None = None,
+    replace: str | None = None,
     reference: Archive | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Level:
     """Compares over the tokens; with `replace`, once more with that layer's output given by the exact
     reference. `reference` is another archive than the program's own."""
-    run = partial(_run, subject, tokens, "ops" if ops else "layers", reference, progress)
+    run = partial(_run, subject, tokens, ops, reference, progress)
     plain = run(None, None)
-    rows = plain.rows(ops)
+    rows, unit = plain.rows(), "op" if ops else "layer"
     level = Level("layer", [row.check for row in rows])
     level.lines = _table(rows)
-    level.data = {
-        "unit": "op" if ops else "layer",
-        "rows": [vars(row) | {"ratio": row.ratio} for row in rows],
-    }
+    level.data = {"unit": unit, "rows": [row.to_dict() for row in rows]}
     first = next((row for row in rows if not row.check.holds), None)
-    where = "layer" if not ops else "op"
     level.lines.append(
-        f"first {where} that leaves the bound: {first.title}" if first else f"every {where} holds its bound"
+        f"first {unit} that leaves the bound: {first.title}" if first else f"every {unit} holds its bound"
     )
     level.data["first"] = first and first.title
+    if left_out := plain.tokens - rows[-1].tokens:
+        level.lines.append(
+            f"left out behind other choices, as of experts: {left_out} of {plain.tokens} tokens"
+        )
+    tell_skipped(level, plain)
     if replace is not None:
-        _replaced(level, rows, run(replace, plain.exact).rows(ops), replace)
+        behind = _behind(plain, rows, replace)
+        _replaced(level, run(replace, plain.values["exact"]).rows()[behind:], replace)
     return level
+
+
+def tell_skipped(level: Level, runs: Runs) -> None:
+    """What is not compared, by name; a layer of which nothing is fails."""
+    skipped, total = runs.skipped(), len(runs.captures.values) + len(runs.captures.skipped)
+    level.data["compared"] = {"results": total - len(skipped), "of": total}
+    level.data["skipped"] = [vars(s) for s in skipped]
+    level.lines.append(f"compared {total - len(skipped)} of {total} results")
+    level.lines += [f"  not {s.name}: {s.reason}" for s in skipped]
+    if not runs.ops:
+        titles = {row["title"] for row in level.data["rows"]}
+        lost = [s for s in skipped if f"layer {s.layer}" not in titles]
+        names = ", ".join(dict.fromkeys(str(s.layer) for s in lost))
+        count = len({s.layer for s in lost})
+        level.checks.append(Check("layers that cannot be compared", count, 0, COVERED_REASON, detail=names))
 
 
 def _run(
     subject: Subject,
     tokens: Sequence[int],
-    select: str,
+    ops: bool,
     reference: Archive | None,
     progress: Callable[[str], None],
-    replace: int | None,
+    replace: str | None,
     exact: dict[str, Tensor] | None,
 ) -> Runs:
     progress("compile with captures" if replace is None else f"compile without the output of layer {replace}")
-    captured: list[Captured] = []
+    select = "ops" if ops else "layers"
+    made: list[Captures] = []
     path = subject.work_dir / "captured.npu"
-    archive = subject.compile(path, lambda module: captured.extend(capture.run(module, select, replace)))
+    archive = subject.compile(path, lambda module: made.append(capture.run(module, select, replace)))
+    (captures,) = made
     progress("chip")
     model = subject.load(path, len(tokens))
-    given = _replacements(model, captured, replace, exact)
+    given = _replacements(model, captures, replace, exact)
     outputs, inputs = model.outputs(tokens, **given)
-    chip = {c.name: outputs[c.output][c.row] for c in captured}
+    chip = {c.name: outputs[c.output][c.row] for c in captures.values}
     names = list(chip)
     path.unlink()
-    runs: dict[str, tuple[dict[str, Tensor], Tensor]] = {}
+    values = {"chip": {**chip, LOGITS: outputs["logits"]}}
     for which, dtype in _dtypes(subject.dtype).items():
         progress(f"reference, {which}")
         store = KvStore(PAGE_SIZE, model.slots)
-        runs[which] = Traced(reference or archive, dtype).run(inputs, store, names)
-    values, logits = ({which: run[i] for which, run in runs.items()} for i in (0, 1))
-    return Runs(captured, values["exact"], values.get("rounded"), chip, {**logits, "chip": outputs["logits"]})
+        found, logits = Traced(reference or archive, dtype).run(inputs, store, names)
+        values[which] = {**found, LOGITS: logits}
+    return Runs(ops, captures, values)
 
 
 def _dtypes(dtype: str) -> dict[str, torch.dtype]:
@@ -153,12 +107,12 @@ def _dtypes(dtype: str) -> dict[str, torch.dtype]:
 
 
 def _replacements(
-    model: ChipModel, captured: Sequence[Captured], replace: int | None, exact: dict[str, Tensor] | None
+    model: ChipModel, captures: Captures, replace: str | None, exact: dict[str, Tensor] | None
 ) -> dict[str, Tensor]:
     if replace is None:
         return {}
     expected = model.program.signature.tensors("input")
-    missing = [c.name for c in captured if c.layer == replace and c.name not in exact]
+    missing = [c.name for c in captures.values if c.layer == replace and c.name not in exact]
     if missing:
         raise ValidationError(
             f"layer {replace} cannot be replaced: the reference has no {', '.join(missing)}"
@@ -170,11 +124,15 @@ def _replacements(
     }
 
 
-def _replaced(level: Level, before: Sequence[Row], after: Sequence[Row], layer: int) -> None:
-    """What replacing a layer's output says."""
-    ends = [i for i, row in enumerate(before) if row.title == f"layer {layer}"]
-    behind = range(ends[-1] + 1, len(after)) if ends else range(len(after) - 1, len(after))
-    holds = all(after[i].check.holds for i in behind)
+def _behind(runs: Runs, rows: Sequence[Row], layer: str) -> int:
+    """The number of the first row behind those of what a layer hands on."""
+    own = {runs.title(c) for c in runs.captures.values if c.layer == layer}
+    return 1 + max((i for i, row in enumerate(rows) if row.title in own), default=len(rows) - 2)
+
+
+def _replaced(level: Level, rows: Sequence[Row], layer: str) -> None:
+    """What replacing a layer's output says of the rows behind it."""
+    holds = all(row.check.holds for row in rows)
     if holds:
         verdict = (
             "holds its bound, as it did"
@@ -186,14 +144,10 @@ def _replaced(level: Level, before: Sequence[Row], after: Sequence[Row], layer: 
     level.lines += [
         "",
         f"with the output of layer {layer} from the reference:",
-        *_table([after[i] for i in behind]),
+        *_table(rows),
         f"what follows layer {layer}: {verdict}",
     ]
-    level.data["replaced"] = {
-        "layer": layer,
-        "holds": holds,
-        "rows": [vars(after[i]) | {"ratio": after[i].ratio} for i in behind],
-    }
+    level.data["replaced"] = {"layer": layer, "holds": holds, "rows": [row.to_dict() for row in rows]}
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -202,6 +156,6 @@ def _table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         mark = "" if row.check.holds else "  <- out of bound"
         rounded = "" if row.rounded is None else f"{row.rounded:.3g}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+        ratio = "" if row.choice or row.ratio is None else f"{row.ratio:.3f}"
         lines.append(f"{row.title:{width}}  {rounded:>10} {row.chip:>10.3g} {ratio:>7}{mark}")
     return lines

@@ -4,7 +4,7 @@ It is the traced program (model.pt) before the compiler sees it, run by PyTorch'
 dtype. What a module returns are the values made in it that are read outside of it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from opennpu.compiler.frontend.ops import KvStore, kv_store
 from torch import Tensor
 from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
+
+CASTS = (torch.ops.aten.to, torch.ops.aten._to_copy)
 
 
 class Traced:
@@ -75,11 +77,26 @@ def _results_of_modules(nodes: Iterable[Node]) -> dict[str, Node]:
     results: dict[str, Node] = {}
     for node in nodes:
         path = place_of(node)[0]
-        if not path or not isinstance(node.meta.get("val"), Tensor):
+        if not path or not isinstance(node.meta.get("val"), Tensor) or _is_no_cast(node):
             continue
         inside = f"{path}."
-        users = [place_of(user)[0] for user in node.users]
+        users = [place_of(user)[0] for user in _readers(node)]
         if any(user != path and not user.startswith(inside) for user in users):
             results[f"{path}#{counts.setdefault(path, 0)}"] = node
             counts[path] += 1
     return results
+
+
+def _readers(node: Node) -> Iterator[Node]:
+    for user in node.users:
+        if _is_no_cast(user):
+            yield from _readers(user)
+        else:
+            yield user
+
+
+def _is_no_cast(node: Node) -> bool:
+    """A conversion to the dtype that the value has: no result of its module, but its operand."""
+    if getattr(node.target, "overloadpacket", None) not in CASTS:
+        return False
+    return node.meta["val"].dtype == node.args[0].meta["val"].dtype
