@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from opennpu.tools import baseline
-from opennpu.tools.baseline import files
+from opennpu.tools.baseline import command, files
+from opennpu.tools.baseline.causal import Causal
+from opennpu.tools.baseline.work import Weights
 
 OURS = Path(__file__).parent / "data" / "smollm2_cpu.json"
 
@@ -36,8 +39,8 @@ def change(path: str, value):
 
 
 WRONG = [
-    (change("version", 0), "version 0 of the format, where 1 is read: record it again"),
-    (change("version", 2), "version 2 of the format, where 1 is read: use a newer OpenNPU"),
+    (change("version", 1), "version 1 of the format, where 2 is read: record it again"),
+    (change("version", 3), "version 3 of the format, where 2 is read: use a newer OpenNPU"),
     (change("format", "other"), "`format` is not 'opennpu-baseline'"),
     (change("limits", None), "'limits' is a required property"),
     (change("runs.fp32.perplexity", "4"), "runs.fp32.perplexity: '4' is not of type 'number'"),
@@ -45,6 +48,9 @@ WRONG = [
     (change("runs.fp32.logits.ids.0", [-5]), "runs.fp32.logits.ids[0][0]: -5 is less than the minimum"),
     (change("runs.bf16.logits.next", [-1.0]), "runs.bf16.logits.next has 1 entries, not 255"),
     (change("runs.bf16.generated", []), "runs.bf16.generated has not one entry for each prompt"),
+    (change("runs.fp32.generated.0.ids", []), "runs.fp32.generated[0].ids: [] should be non-empty"),
+    (change("prompts.0.tokens", []), "prompts[0].tokens: [] should be non-empty"),
+    (change("runs.fp32.speed.decode.bytes", None), "'bytes' is a required property"),
     (change("runs.fp16", {}), "fp16"),
     (change("text.tokens", [1]), "text.tokens"),
     (change("hardware.threads", 0), "hardware.threads"),
@@ -88,3 +94,46 @@ def test_recording_needs_neither_compiler_nor_runtime(tiny_llama, tmp_path):
     result = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert files.load(tmp_path / "out.json")["runs"].keys() == {"fp32"}
+
+
+def test_where_a_file_cannot_be(tiny_llama, tmp_path, capsys):
+    for output in (tmp_path, tmp_path / "missing" / "out.json"):
+        assert command.main(["record", str(tiny_llama), "-o", str(output)]) == 1
+        assert "npu-baseline: error: " in capsys.readouterr().err
+
+
+# ---- the work of a launch
+
+
+def multiplied(model, rows: int) -> tuple[int, int]:
+    """(numbers of linear layers and norms but the output matrix, of the output matrix), from the
+    configuration."""
+    c = model.config
+    attention = c.hidden_size * c.head_dim * 2 * (c.num_attention_heads + c.num_key_value_heads)
+    norms = (2 * c.num_hidden_layers + 1) * c.hidden_size
+    return c.num_hidden_layers * (attention + rows * 3 * c.hidden_size) + norms, c.vocab_size * c.hidden_size
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied"])
+def test_the_output_matrix_is_read_once_and_multiplied_with_one_row(tiny_model, name):
+    model = Causal(tiny_model("llama"), torch.float32).model
+    if name == "llama-tied":
+        model.lm_head.weight = model.model.embed_tokens.weight
+    body, head = multiplied(model, model.config.intermediate_size)
+    work = Weights.of(model).work(10, 4)
+    assert work == {"flop": 2 * (10 * body + head), "bytes": 4 * (body + head)}
+
+
+def test_a_token_meets_its_experts_only(tiny_model):
+    """Of 4 experts a token chooses 2; of two tokens, that choose evenly, 3 distinct ones in the mean."""
+    model = Causal(tiny_model("mixtral"), torch.float32).model
+    rest, head = multiplied(model, 0)
+    rest += model.config.num_hidden_layers * 4 * model.config.hidden_size  # routers
+    expert = model.config.num_hidden_layers * 3 * model.config.hidden_size * model.config.intermediate_size
+    weights = Weights.of(model)
+    assert weights.work(1, 2) == {
+        "flop": 2 * (rest + 2 * expert + head),
+        "bytes": 2 * (rest + 2 * expert + head),
+    }
+    assert weights.work(2, 2)["bytes"] == 2 * (rest + 3 * expert + head)
+    assert weights.work(10_000, 2)["bytes"] == 2 * (rest + 4 * expert + head)

@@ -34,14 +34,6 @@ class Causal:
         ends = model.generation_config.eos_token_id
         self.ends = set(ends) if isinstance(ends, list) else {ends}
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers a token is multiplied with: all but an embedding that is only looked up."""
-        total = sum(p.numel() for p in self.model.parameters())
-        embeddings = self.model.get_input_embeddings().weight
-        tied = self.model.get_output_embeddings().weight is embeddings
-        return total if tied else total - embeddings.numel()
-
     @torch.inference_mode()
     def logits(self, tokens: Sequence[int]) -> Tensor:
         """[tokens, vocabulary] in float32 on the host, teacher-forced."""

@@ -1,6 +1,7 @@
 """The command npu-baseline."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def _record(args: argparse.Namespace) -> int:
 
     if not args.output.parent.is_dir():
         raise ValueError(f"the directory {args.output.parent} does not exist")
+    if args.output.is_dir() or not os.access(args.output.parent, os.W_OK):
+        raise ValueError(f"{args.output} cannot be written: give a file, in a directory that can be")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch finds none here; leave it out, or give cpu")
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FORMAT, VERSION = "opennpu-baseline", 1
+FORMAT, VERSION = "opennpu-baseline", 2
 SCHEMA = Path(__file__).with_name("baseline.schema.json")
 LARGEST = 64 << 20  # bytes
 

@@ -3,7 +3,7 @@
 import gc
 import hashlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from .causal import Causal, load_tokenizer
 from .digest import TOP, decimals, digest, perplexity
 from .files import FORMAT, VERSION
 from .prompts import prompts
+from .work import Weights
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SPEED_TOKENS = 128
@@ -69,39 +70,34 @@ def _run(model_dir, name, device, ids, questions, generate, progress) -> dict:
     progress(f"{name}: speed")
     given = ids[:SPEED_TOKENS]
     prefill = model.prefill_seconds(given)
-    timed = speed(len(given), prefill, seconds, model.parameters, DTYPES[name].itemsize)
+    weights, itemsize = Weights.of(model.model), DTYPES[name].itemsize
+    work = {"prefill": weights.work(len(given), itemsize), "decode": weights.work(1, itemsize)}
     return {
         "perplexity": perplexity(logits["next"]),
         "logits": logits,
         "generated": generated,
-        "speed": timed,
+        "speed": speed(len(given), prefill, seconds, work),
     }
 
 
-def speed(tokens: int, prefill: float, decode: Sequence[float], parameters: int, itemsize: int) -> dict:
-    """Seconds as a file tells them; decode is one sequence. The work of a token counts its products with
-    weights, without attention: 2 FLOP and one read a parameter."""
+def speed(tokens: int, prefill: float, decode: Sequence[float], work: Mapping[str, dict]) -> dict:
+    """Seconds as a file tells them; decode is one sequence. `work`: `flop` and `bytes` of both."""
     step = statistics.median(decode) if decode else 0.0
+    own = {what: {name: work[what][name] for name in ("flop", "bytes")} for what in ("prefill", "decode")}
     return {
-        "prefill": {"tokens": tokens, "seconds": prefill, "tokens_per_s": tokens / prefill},
-        "decode": {"seconds": step, "tokens_per_s": 1 / step if step else 0.0},
-        "work": {"flop_per_token": 2 * parameters, "bytes_per_step": parameters * itemsize},
+        "prefill": {"tokens": tokens, "seconds": prefill, "tokens_per_s": tokens / prefill, **own["prefill"]},
+        "decode": {"seconds": step, "tokens_per_s": 1 / step if step else 0.0, **own["decode"]},
     }
 
 
 def of_roofline(run_speed: dict, limits: dict) -> dict[str, float]:
     """Prefill and decode as fractions of the time that the machine's limits would allow."""
-    work = run_speed["work"]
 
-    def bound(tokens: int) -> float:
-        arithmetic = tokens * work["flop_per_token"] / limits["flop_per_s"]
-        return max(arithmetic, work["bytes_per_step"] / limits["bytes_per_s"])
+    def fraction(launch: dict) -> float:
+        bound = max(launch["flop"] / limits["flop_per_s"], launch["bytes"] / limits["bytes_per_s"])
+        return bound / launch["seconds"] if launch["seconds"] else 0.0
 
-    prefill, decode = run_speed["prefill"], run_speed["decode"]
-    return {
-        "prefill": bound(prefill["tokens"]) / prefill["seconds"],
-        "decode": bound(1) / decode["seconds"] if decode["seconds"] else 0.0,
-    }
+    return {what: fraction(run_speed[what]) for what in ("prefill", "decode")}
 
 
 def config_digest(model_dir: Path) -> str:

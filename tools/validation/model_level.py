@@ -206,10 +206,8 @@ def _speed(
     """Prefill and decode of one sequence, beside the recorded run of the same dtype."""
     recorded = recording["runs"][subject.dtype]["speed"]
     count = recorded["prefill"]["tokens"]
-    work = recorded["work"]
-    itemsize = work["bytes_per_step"] / (work["flop_per_token"] / 2)
     seconds = _prefill_seconds(chip, recording["text"]["tokens"][:count])
-    here = speed(count, seconds, steps, work["flop_per_token"] // 2, itemsize)
+    here = speed(count, seconds, steps, recorded)
     limits = machine.limits("cpu")
     hardware = recording["hardware"]
     rows = {
