@@ -92,6 +92,9 @@ def _check_archive(path: Path) -> None:
     remedy = "Make one with npu-export, or with torch.export.save."
     if not path.is_file():
         raise CompileError(Problem(f"{path} does not exist or is not a file", remedy=remedy))
+    if _is_compiled(path):
+        what = f"{path} is a compiled program: it has instructions and weights, but no graph"
+        raise CompileError(Problem(what, remedy="Give the archive, .pt, that it was compiled from."))
     if not zipfile.is_zipfile(path):
         raise CompileError(Problem(f"{path} is not a torch.export archive: not a zip file", remedy=remedy))
     with zipfile.ZipFile(path) as files:
@@ -103,6 +106,13 @@ def _check_archive(path: Path) -> None:
     if _release(made_by) > _release(torch.__version__):
         what = f"{path} was made by PyTorch {made_by}, newer than the PyTorch {torch.__version__} here"
         raise CompileError(Problem(what, remedy="Export the model again with this PyTorch."))
+
+
+def _is_compiled(path: Path) -> bool:
+    """A model.npu: a safetensors file, whose header begins with its length and names our format."""
+    with path.open("rb") as file:
+        size, start = int.from_bytes(file.read(8), "little"), file.read(4096)
+    return size < path.stat().st_size and start.startswith(b"{") and b'"opennpu.format"' in start
 
 
 def _made_by(files: zipfile.ZipFile, model: str) -> str:

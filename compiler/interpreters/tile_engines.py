@@ -61,7 +61,7 @@ def _check_sharing(core: Core, share: int, stride: int) -> None:
 @engine
 def dma_store(core: Core, dst, src: Operand, n0, n1, n2, bytes, ss0, ss1, ss2, ds0, ds1, ds2):
     data = src.bytes((n0, n1, n2, bytes), (ss0, ss1, ss2, 1))
-    core.hbm.write(dst, (ds0, ds1, ds2, 1), data, core.number)
+    core.hbm.write(dst, (ds0, ds1, ds2, 1), data, core.number, src.dtype)
 
 
 @engine
@@ -82,7 +82,7 @@ def dma_scatter(
     rows_of = src.bytes((count, rows, row_bytes), (src_index_stride, src_row_stride, 1))
     for i, start in enumerate(_places(core, dst, index, index_dtype, count, **places)):
         # Several indices may be equal, the padding of a batch for instance.
-        core.hbm.write(start, (row_stride, 1), rows_of[i], core.number, shared=True)
+        core.hbm.write(start, (row_stride, 1), rows_of[i], core.number, src.dtype, shared=True)
 
 
 def _places(core: Core, table, index, index_dtype, count, limit, group, group_stride, index_stride):

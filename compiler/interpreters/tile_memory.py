@@ -8,6 +8,8 @@ from opennpu.compiler.interpreters.tile_elements import DTYPES, narrow, wide
 GAP = 4096  # bytes between launch buffers, so that stray accesses are seen
 GARBAGE = 0xAB
 NOBODY = 0  # cores count from 1 in the maps of who wrote what
+CODES = {dtype: code for code, dtype in enumerate(DTYPES, start=1)}
+"""Of dtypes in the maps of what was written; 0: nothing was."""
 
 
 class TileFault(RuntimeError):
@@ -35,11 +37,12 @@ def view(memory: np.ndarray, address: int, dims, strides, dtype=np.uint8) -> np.
 
 @dataclass
 class Buffer:
-    """A launch buffer, and which core wrote a byte of it in the kernel that runs."""
+    """A launch buffer, which core wrote a byte of it in the kernel that runs, and of what dtype a byte is."""
 
     address: int
     memory: np.ndarray
     owner: np.ndarray | None  # None: it must not be written
+    codes: np.ndarray | None
 
     @property
     def end(self) -> int:
@@ -56,8 +59,8 @@ class Hbm:
         """The address of a buffer, whose bytes (uint8) stay where they are."""
         top = self.buffers[-1].end if self.buffers else 0
         address = -(-top // GAP) * GAP + GAP
-        owner = np.zeros(memory.nbytes, np.uint8) if writable else None
-        self.buffers.append(Buffer(address, memory, owner))
+        maps = [np.zeros(memory.nbytes, np.uint8) if writable else None for _ in range(2)]
+        self.buffers.append(Buffer(address, memory, *maps))
         return address
 
     def begin_kernel(self) -> None:
@@ -76,8 +79,10 @@ class Hbm:
             raise TileFault(f"reads bytes from {address} that the same kernel has written")
         return view(buffer.memory, at, dims, strides)
 
-    def write(self, address: int, strides, data: np.ndarray, core: int, shared: bool = False) -> None:
-        """Runs of bytes; only with `shared` may two cores write one byte in a kernel."""
+    def write(
+        self, address: int, strides, data: np.ndarray, core: int, dtype: str, shared: bool = False
+    ) -> None:
+        """Runs of bytes, elements of `dtype`; only with `shared` may two cores write one byte in a kernel."""
         buffer = self._at(address, data.shape, strides)
         if buffer is None:
             return
@@ -88,6 +93,7 @@ class Hbm:
         if not shared and ((owners != NOBODY) & (owners != core + 1)).any():
             raise TileFault(f"writes bytes from {address} that another core has written in the same kernel")
         owners[...] = core + 1
+        view(buffer.codes, at, data.shape, strides)[...] = CODES[dtype]
         view(buffer.memory, at, data.shape, strides)[...] = data
 
     def integers(self, address: int, count: int, dtype: str) -> np.ndarray:

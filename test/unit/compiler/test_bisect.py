@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from opennpu.compiler.interpreters.tile_memory import CODES
 from opennpu.compiler.passes import registry
 from opennpu.compiler.passes.registry import register_pass
 from opennpu.compiler.pipeline import PIPELINE
@@ -14,6 +15,8 @@ from opennpu.compiler.rewriting import attr
 from opennpu.compiler.tile_ir import walk
 from opennpu.dialects import npu
 from opennpu.tools import npu_bisect
+from opennpu.tools.bisection.kernels import STEPS, Left, same
+from safetensors.numpy import save_file
 from torch_mlir import ir
 from torch_mlir.dialects import arith
 
@@ -227,3 +230,40 @@ def test_inputs_that_do_not_fit(archive, tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.ones((3, 24), np.float32))
     assert npu_bisect.main([str(archive), "--input", f"y={tmp_path / 'x.npy'}"]) == 2
     assert "the program's inputs are x" in capsys.readouterr().err
+
+
+def test_a_compiled_program_is_not_searched(tmp_path, capsys):
+    path = tmp_path / "model.npu"
+    save_file({"program": np.zeros(8, np.uint8)}, path, {"opennpu.format": "1"})
+    assert npu_bisect.main([str(path)]) == 2
+    assert "no graph" in (told := capsys.readouterr().err) and "compiled from" in told
+
+
+def left(values: np.ndarray, dtype: str) -> Left:
+    raw = values.view(np.uint8)
+    return Left(raw, np.full(raw.size, CODES[dtype], np.uint8))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_only_floats_may_be_a_step_off(dtype):
+    """The bits of 1, of the negative least number and of infinity, each as far off as may be, and farther."""
+    word = {"f32": np.uint32, "bf16": np.uint16}[dtype]
+    infinity = {"f32": 0x7F800000, "bf16": 0x7F80}[dtype]
+    minus = 1 << (8 * word().itemsize - 1)
+    before = left(np.array([infinity // 2, minus + 1, infinity - 4], word), dtype)
+    most = STEPS[dtype]
+    near = np.array([infinity // 2 + most, most - 1, infinity - 4 - most], word)
+    assert same(before, Left(near.view(np.uint8)), STEPS)
+    assert not same(before, Left(near.view(np.uint8)), {})
+    for i in range(3):
+        far = near.copy()
+        far[i] = [infinity // 2 + most + 1, most, infinity - 5 - most][i]
+        assert not same(before, Left(far.view(np.uint8)), STEPS)
+
+
+def test_integers_and_halves_of_words_are_equal():
+    ones = np.array([1, 70000], np.int32)
+    for dtype, off in [("i32", [1, 70001]), ("i8", [1, 70001]), ("f32", [1, 70000 + (1 << 16)])]:
+        assert not same(left(ones, dtype), Left(np.array(off, np.int32).view(np.uint8)), STEPS)
+    unwritten = Left(ones.view(np.uint8), np.zeros(8, np.uint8))
+    assert not same(unwritten, Left(np.array([2, 70000], np.int32).view(np.uint8)), STEPS)
