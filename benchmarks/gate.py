@@ -1,8 +1,8 @@
 """Whether the benchmarks have become slower than what was recorded on a machine of this kind.
 
 Each benchmark runs several times; its figures are fractions of limits measured alongside (gating.py).
-`record` writes their medians and the noise between the runs to benchmarks/results/; `check` fails, with a
-table, where a median has fallen further than the noise explains.
+`record` writes their medians, the noise between the runs and the limits to benchmarks/results/; `check`
+fails, with a table, where a median has fallen further than the noise explains.
 """
 
 import argparse
@@ -33,12 +33,20 @@ FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.command == "record" and args.runs < 2:
+        parser.error("the noise is that between runs: record at least 2")
     path = args.results / f"{machine_class(machine())}.json"
-    if args.command == "record":
-        record(path, args)
-        return 0
-    return check(path, args)
+    try:
+        return record(path, args) if args.command == "record" else check(path, args)
+    except GateError as error:
+        print(f"gate.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+class GateError(RuntimeError):
+    """What keeps the gate from an answer; the text says what to do."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,32 +63,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def record(path: Path, args: argparse.Namespace) -> None:
+def record(path: Path, args: argparse.Namespace) -> int:
     """Writes the benchmarks' figures to the file; those of others that it holds stay."""
     known = _read(path)["benchmarks"] if path.exists() else {}
     for name in args.benchmarks:
-        figures = gating.record(_runs(name, args.runs))
+        results = _runs(name, args.runs)
+        figures = gating.record([gating.FRACTIONS[name](result) for result in results])
         known[name] = {
             "runs": args.runs,
             "load_average": round(os.getloadavg()[0], 1),
+            "limits": gating.medians([gating.LIMITS[name](result) for result in results]),
             "figures": {figure: asdict(recorded) for figure, recorded in figures.items()},
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, "machine": machine(), "benchmarks": known}
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"recorded in {path}")
+    return 0
 
 
 def check(path: Path, args: argparse.Namespace) -> int:
-    """0 when no figure has regressed, 1 when one has, 2 when there is nothing to compare with."""
+    """0 when no figure has regressed, 1 when one has. GateError when there is nothing to compare with."""
     known = _read(path)["benchmarks"] if path.exists() else {}
     if missing := [name for name in args.benchmarks if name not in known]:
-        print(f"gate.py: {path} has no baseline of {', '.join(missing)}: `gate.py record`", file=sys.stderr)
-        return 2
+        raise GateError(f"{path} has no baseline of {', '.join(missing)}: `gate.py record`")
     verdicts = []
     for name in args.benchmarks:
         recorded = {figure: gating.Recorded(**r) for figure, r in known[name]["figures"].items()}
-        verdicts += gating.compare(name, recorded, _runs(name, args.runs))
+        fractions = [gating.FRACTIONS[name](result) for result in _runs(name, args.runs)]
+        verdicts += gating.compare(name, recorded, fractions)
     print(gating.table(verdicts))
     failed = [verdict.name for verdict in verdicts if verdict.fails]
     if failed:
@@ -91,12 +102,13 @@ def check(path: Path, args: argparse.Namespace) -> int:
 def _read(path: Path) -> dict:
     content = json.loads(path.read_text())
     if content["format"] != FORMAT:
-        raise SystemExit(f"gate.py: {path} has the format {content['format']}, not {FORMAT}: record again")
+        raise GateError(f"{path} has the format {content['format']}, not {FORMAT}: record again")
     return content
 
 
-def _runs(name: str, count: int) -> list[gating.Fractions]:
-    return [gating.FRACTIONS[name](_run(name, i, count)) for i in range(count)]
+def _runs(name: str, count: int) -> list:
+    """What the benchmark writes as JSON, of each run."""
+    return [_run(name, i, count) for i in range(count)]
 
 
 def _run(name: str, number: int, count: int) -> dict | list:
@@ -106,7 +118,8 @@ def _run(name: str, number: int, count: int) -> dict | list:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         command = [sys.executable, HERE / script, *arguments, "--json", path]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        if status := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+            raise GateError(f"{script} ended with status {status}; it tells why above")
         return json.loads(path.read_text())
 
 

@@ -61,6 +61,38 @@ def of_serving(result: dict) -> Fractions:
 
 FRACTIONS = {"engine": of_engine, "torch_device": of_torch_device, "chip": of_chip, "serving": of_serving}
 
+# ---- what they are fractions of, in one run
+
+
+def limits_of_engine(result: dict) -> dict[str, float]:
+    return result["limits"]
+
+
+def limits_of_torch_device(result: list[dict]) -> dict[str, float]:
+    return {f"{f['name']}, PyTorch, s": f["total_s"] for f in result if f["device"] == "cpu"}
+
+
+def limits_of_chip(result: list[dict]) -> dict[str, float]:
+    names = ((row, f"{row['model']} on {row['chip']}, {row['launch']}, roofline, s") for row in result)
+    return {name: row["seconds"] * row["of_roofline"] for row, name in names}
+
+
+def limits_of_serving(result: dict) -> dict[str, float]:
+    speeds: dict[str, list[float]] = {}
+    for run in result["runs"]:
+        if run["server"].startswith("in-tree"):
+            name = f"{run['server']}, concurrency {run['concurrency']}, tokens/s"
+            speeds.setdefault(name, []).append(run["output_tokens_per_s"])
+    return {name: statistics.median(values) for name, values in speeds.items()}
+
+
+LIMITS = {
+    "engine": limits_of_engine,
+    "torch_device": limits_of_torch_device,
+    "chip": limits_of_chip,
+    "serving": limits_of_serving,
+}
+
 # ---- what is recorded, and the comparison
 
 
@@ -88,6 +120,11 @@ class Verdict:
     @property
     def fails(self) -> bool:
         return self.state.isupper()
+
+
+def medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each figure, over runs that all have it."""
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
 def record(runs: Sequence[Fractions]) -> dict[str, Recorded]:

@@ -1,5 +1,6 @@
 """The performance gate: a regression is found, noise is not."""
 
+import json
 import random
 
 import gate
@@ -73,6 +74,10 @@ def test_fractions_of_the_benchmarks():
         for s in all_
     ]
     assert gating.of_serving({"runs": served}) == {"serving: concurrency 8, over in-tree f32": 3}
+    assert gating.limits_of_serving({"runs": served}) == {"in-tree f32, concurrency 8, tokens/s": 1}
+    assert gating.limits_of_torch_device(rows) == {"add, PyTorch, s": 2.0}
+    of_chip = gating.limits_of_chip([row | {"seconds": 2.0}])
+    assert of_chip == {"demo on npu1, decode, roofline, s": pytest.approx(1.8)}
 
 
 @pytest.fixture
@@ -81,6 +86,7 @@ def measured(monkeypatch):
     fractions: list[float] = []
     monkeypatch.setattr(gate, "_run", lambda *_: fractions.pop(0))
     monkeypatch.setitem(gating.FRACTIONS, "engine", lambda fraction: {"x": fraction})
+    monkeypatch.setitem(gating.LIMITS, "engine", lambda fraction: {"read": 10.0})
     return fractions
 
 
@@ -92,6 +98,9 @@ def test_record_and_check(tmp_path, measured, capsys):
     assert gate.main(["record", *options]) == 0
     (path,) = tmp_path.iterdir()
     assert path.stem == gate.machine_class(gate.machine())
+    recorded = json.loads(path.read_text())["benchmarks"]["engine"]
+    assert recorded["runs"] == 3 and recorded["limits"] == {"read": 10.0}
+    assert recorded["figures"]["x"] == {"fraction": 0.51, "noise": pytest.approx(0.02 / 0.51)}
     measured[:] = [0.30, 0.50, 0.51]
     assert gate.main(["check", *options]) == 0
     measured[:] = [0.30, 0.44, 0.51]
@@ -102,8 +111,30 @@ def test_record_and_check(tmp_path, measured, capsys):
     assert "slower than recorded, or gone: x" in output.err
 
 
-def test_every_benchmark_has_its_fractions():
-    assert gate.COMMANDS.keys() == gating.FRACTIONS.keys()
+def test_a_file_of_a_faster_machine_fails(tmp_path, measured, capsys):
+    """Every recorded fraction is raised by a half, as if the program had become slower by a third."""
+    options = ["--benchmarks", "engine", "--results", str(tmp_path)]
+    measured[:] = [0.50, 0.51, 0.52]
+    gate.main(["record", *options])
+    (path,) = tmp_path.iterdir()
+    content = json.loads(path.read_text())
+    content["benchmarks"]["engine"]["figures"]["x"]["fraction"] *= 1.5
+    path.write_text(json.dumps(content))
+    measured[:] = [0.50, 0.51, 0.52]
+    assert gate.main(["check", *options]) == 1
+    path.write_text(json.dumps(content | {"format": 0}))
+    assert gate.main(["check", *options]) == 2
+    assert "record again" in capsys.readouterr().err
+
+
+def test_a_benchmark_that_fails_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(gate.COMMANDS, "engine", ["engine.py", tmp_path / "missing.npu"])
+    assert gate.main(["record", "--benchmarks", "engine", "--results", str(tmp_path)]) == 2
+    assert "engine.py ended with status 1" in capsys.readouterr().err
+
+
+def test_every_benchmark_has_its_fractions_and_limits():
+    assert gate.COMMANDS.keys() == gating.FRACTIONS.keys() == gating.LIMITS.keys()
     for script, *_ in gate.COMMANDS.values():
         assert (gate.HERE / script).exists()
 
