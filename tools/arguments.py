@@ -1,6 +1,7 @@
 """Types of command-line arguments."""
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -9,6 +10,21 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"the directory {path.parent} does not exist")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a directory")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written")
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """A directory that can be written, or made."""
+    path = Path(text)
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file, not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"the directory {there} cannot be written")
     return path
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from opennpu.tools.arguments import output_folder
 from opennpu.tools.progress import Progress
 
 LEVELS = ("npu", "npu_tile", "npu_isa")
@@ -192,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("archive", type=Path, help="made by npu-export or torch.export; or a reproducer")
-    parser.add_argument("-o", "--output", type=Path, help="folder for a reproducer")
+    parser.add_argument("-o", "--output", type=output_folder, help="folder for a reproducer")
     parser.add_argument(
         "--input", nargs="+", default=[], metavar="[NAME=]FILE.npy", help="by name, or in the program's order"
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from opennpu.tools.arguments import count
+from opennpu.tools.arguments import count, output_folder
 
 _EPILOG = """examples:
   npu-fuzz --graphs 1000
@@ -209,7 +209,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the first graph; default: 0")
     parser.add_argument("--graphs", type=count, help="how many; default: 200, or as many as --minutes allows")
     parser.add_argument("--minutes", type=float, help="stop after this time")
-    parser.add_argument("-o", "--output", type=Path, help="folder for what is found; default: it is printed")
+    parser.add_argument(
+        "-o", "--output", type=output_folder, help="folder for what is found; default: it is printed"
+    )
     parser.add_argument(
         "--limit", type=float, default=LIMIT, help="seconds that checking a graph may take; default: 300"
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from opennpu.tools.arguments import count, output_file
+from opennpu.tools.arguments import count, output_file, output_folder
 from opennpu.tools.baseline.prompts import TEXT
 from opennpu.tools.output import write_text
 
@@ -41,8 +41,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--text is for --baseline hf: a file brings its own text")
     errors = _errors()
     try:
+        if args.work_dir:
+            args.work_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="npu-validate-") as scratch:
-            levels = _Validation(args, Path(args.work_dir or scratch)).run(errors)
+            levels = _Validation(args, args.work_dir or Path(scratch)).run(errors)
     except errors as error:
         print(f"npu-validate: error: {error}", file=sys.stderr)
         return 2
@@ -91,13 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", type=output_file, help="a page, one HTML file")
     parser.add_argument("--json", type=output_file, help="all figures")
     parser.add_argument(
-        "--work-dir", type=_directory, help="keep the archive and the program here and use them again"
+        "--work-dir", type=output_folder, help="keep the archive and the program here and use them again"
     )
     parser.add_argument("--seed", type=int, default=0, help="of random shapes and values; default: 0")
     layer = parser.add_argument_group("layer")
     layer.add_argument("--ops", action="store_true", help="every op, not only every layer")
     layer.add_argument(
-        "--replace", type=int, metavar="LAYER", help="once more with this layer's output replaced"
+        "--replace", metavar="LAYER", help="once more with this layer's output replaced by the reference's"
     )
     model = parser.add_argument_group("model and serve")
     model.add_argument(
@@ -225,12 +227,6 @@ class _Validation:
 
 def _numbers(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
-
-
-def _directory(text: str) -> Path:
-    path = Path(text)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 if __name__ == "__main__":

@@ -3,17 +3,20 @@
 import json
 import re
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from opennpu.compiler.frontend.archive import load_archive, save_archive
+from opennpu.compiler.interpreters import table
 from opennpu.compiler.passes import capture
 from opennpu.compiler.rewriting import functions
 from opennpu.dialects import npu
 from opennpu.tools import npu_validate
 from opennpu.tools.baseline.digest import digest, perplexity
-from opennpu.tools.validation import layer_level, model_level
+from opennpu.tools.validation import layer_level, model_level, op_cases, op_random
+from opennpu.tools.validation.op_random import MAKERS, Maker
 from opennpu.tools.validation.subject import Subject, ValidationError
 from tiny_models import run_tool
 from torch_mlir import ir
@@ -67,6 +70,15 @@ def test_a_sound_model_holds_its_bounds(bf16, ops):
     assert all(row["rounded"] > 0 for row in level.data["rows"] if row["title"].startswith("layer"))
 
 
+def test_what_is_not_compared_is_named(bf16):
+    level = layer_level.validate(bf16, TOKENS, ops=True)
+    compared, skipped = level.data["compared"], level.data["skipped"]
+    assert compared["of"] - compared["results"] == len(skipped) > 0
+    assert {"model.norm#1"} < {s["name"] for s in skipped}  # the sum behind the last layer: nobody reads it
+    assert all(s["reason"] for s in skipped)
+    assert f"compared {compared['results']} of {compared['of']} results" in level.lines
+
+
 @pytest.mark.parametrize("name", ["gemma2", "mixtral"])
 def test_every_op_of_other_families_finds_its_reference(fp32, name):
     """In float32 a value beside another one than its own would be off by all of it."""
@@ -83,10 +95,12 @@ def test_a_wrong_weight_is_named(bf16, tmp_path):
     broken = Subject(bf16.model_dir, tmp_path)
     save_archive(broken.archive_file, archive)
     reference = load_archive(bf16.archive_path)
-    level = layer_level.validate(broken, TOKENS, replace=1, reference=reference)
+    level = layer_level.validate(broken, TOKENS, replace="1", reference=reference)
     assert level.data["first"] == "layer 1"
     assert level.data["replaced"]["holds"]  # what follows is sound
-    assert not layer_level.validate(broken, TOKENS, replace=0, reference=reference).data["replaced"]["holds"]
+    assert not layer_level.validate(broken, TOKENS, replace="0", reference=reference).data["replaced"][
+        "holds"
+    ]
     ops = layer_level.validate(broken, TOKENS, ops=True, reference=reference)
     assert ops.data["first"] == "model.layers.1.mlp.down_proj#0"
 
@@ -123,6 +137,44 @@ def validate(subject: Subject, *arguments: object) -> int:
     return npu_validate.main(
         [str(subject.model_dir), "--work-dir", str(subject.work_dir), *map(str, arguments)]
     )
+
+
+def test_op_level(bf16, tmp_path, monkeypatch, capsys):
+    """The shapes of the model, and every thirtieth of the random cases."""
+    every = op_random.at_random
+    monkeypatch.setattr(op_random, "at_random", lambda seed: islice(every(seed), 0, None, 30))
+    report, figures = tmp_path / "report.html", tmp_path / "figures.json"
+    assert validate(bf16, "--level", "op", "--report", report, "--json", figures) == 0
+    assert "cases of" in capsys.readouterr().out
+    level = json.loads(figures.read_text())["levels"]["op"]
+    kinds = {(kind["op"], kind["dtype"]): kind for kind in level["data"]["kinds"]}
+    product = kinds["matmul", "bf16"]
+    assert "2·√K" in product["reason"] and 0 < product["error"] <= product["bound"]
+    assert level["holds"] and len(level["checks"]) == len(kinds) > 15
+    assert all(s["count"] and s["reason"] for s in level["data"]["skipped"])
+
+
+def test_a_wrong_op_fails(bf16, monkeypatch, capsys):
+    """The reference is off by 6 ulp."""
+    right = table.UNARY["tanh"]
+    monkeypatch.setitem(table.UNARY, "tanh", lambda x: right(x) * (1 + 6 * 2.0**-23))
+    monkeypatch.setattr(op_cases, "of_model", lambda *options: iter(()))
+    case = MAKERS["unary tanh"](Maker("unary tanh", "f32", 0))
+    monkeypatch.setattr(op_random, "at_random", lambda seed: iter([case]))
+    assert validate(bf16, "--level", "op") == 1
+    assert "FAIL unary tanh f32" in capsys.readouterr().out
+
+
+@pytest.mark.serving
+def test_serve_level(bf16, baseline, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    options = ("--level", "serve", "--baseline", baseline, "--concurrency", "1,3")
+    assert validate(bf16, *options, "--json", figures) == 0
+    assert "concurrency 3: " in capsys.readouterr().out
+    level = json.loads(figures.read_text())["levels"]["serve"]
+    assert [row["concurrency"] for row in level["data"]["rows"]] == [1, 3]
+    assert all(row["same"] and row["tokens_per_s"] > 0 for row in level["data"]["rows"])
+    assert "margin in fp32 where greedy text parts" in {check["name"] for check in level["checks"]}
 
 
 def test_model_level_beside_a_file(bf16, baseline, tmp_path, capsys):
@@ -170,6 +222,16 @@ def test_what_cannot_be_done_is_told(bf16, tmp_path, capsys):
     assert npu_validate.main([str(tmp_path)]) == 2
     assert "config.json" in capsys.readouterr().err
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--work-dir", "--json", "--report"])
+def test_what_cannot_be_written_is_told(bf16, option, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "inside" if option == "--work-dir" else tmp_path
+    with pytest.raises(SystemExit) as status:
+        npu_validate.main([str(bf16.model_dir), option, str(path)])
+    assert status.value.code == 2
+    assert f"error: argument {option}: " in capsys.readouterr().err
 
 
 def test_a_level_that_fails_leaves_the_others(bf16, tmp_path, monkeypatch, capsys):

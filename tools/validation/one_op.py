@@ -38,7 +38,7 @@ class Case:
     values: list[Tensor]
     params: frozenset[int] = frozenset()
     sizes: Mapping[str, int] = field(default_factory=dict)
-    terms: int = 1  # of the sums in it
+    counts: Mapping[str, int] = field(default_factory=dict)  # op_counts.py
     origin: str = "random"
 
     def name(self, place: int) -> str:

@@ -1,5 +1,6 @@
 """Cases of every op of a compiled model, with its shapes, attributes and weights' layouts."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -9,10 +10,12 @@ from opennpu.dialects.npu.structure import captured
 from opennpu.dialects.symbols import Sym, dims_of
 from opennpu.tools.validation.one_op import Case
 from opennpu.tools.validation.op_bounds import label_of
+from opennpu.tools.validation.op_counts import counts
 from opennpu.tools.validation.op_values import values
 from torch_mlir import ir
 
-NOT_ALONE = frozenset({"npu.repeat", "npu.yield", "npu.capture"})
+STRUCTURE = frozenset({"npu.repeat", "npu.yield", "npu.capture", "func.return"})
+"""What computes nothing: the ops in a repeat have cases of their own."""
 SIZES = ({"T": 1, "B": 1, "P": 4, "R": 1}, {"T": 37, "B": 3, "P": 4, "R": 5})
 """A launch that decodes a token of one sequence, and one that prefills three."""
 
@@ -28,12 +31,9 @@ def of_model(module: ir.Module, seed: int) -> Iterator[Case]:
         weights = _weights(block)
         for op in block.operations:
             op = op.operation
-            if op.name in NOT_ALONE or op.name == "func.return":
+            if op.name in STRUCTURE or why_not(op):
                 continue
-            operands = captured(op) if op.name == "npu.fused" else list(op.operands)
-            symbols = {name for value in operands for d in dims_of(value.type) for name in Sym.of(d).names}
-            if not operands or not symbols <= SIZES[0].keys():
-                continue
+            operands, symbols = _operands(op), _symbols(op)
             for sizes in SIZES if symbols else SIZES[:1]:
                 shapes = [(_extents(value, sizes), element(value)) for value in operands]
                 key = (op.name, str({k: v for k, v in attributes(op).items() if k != "layer"}), str(shapes))
@@ -41,6 +41,30 @@ def of_model(module: ir.Module, seed: int) -> Iterator[Case]:
                     seen.add(key)
                     own = {name: sizes[name] for name in sorted(symbols)}
                     yield _case_of(op, operands, shapes, own, weights, seed)
+
+
+def left_out(module: ir.Module) -> list[dict]:
+    """The ops of a module that have no case: `name`, `count`, `reason`."""
+    ops = (op.operation for block in blocks(module) for op in block.operations)
+    found = Counter((op.name, why_not(op)) for op in ops if op.name not in STRUCTURE and why_not(op))
+    return [{"name": name, "count": count, "reason": reason} for (name, reason), count in found.items()]
+
+
+def why_not(op: ir.Operation) -> str:
+    """Why an op cannot be run alone; empty where it can."""
+    if not _operands(op):
+        return "it has no operands: it is in the cases of the ops that read it, where they are fused"
+    if unknown := _symbols(op) - SIZES[0].keys():
+        return f"its extents are of {', '.join(sorted(unknown))}, for which there are no sizes"
+    return ""
+
+
+def _operands(op: ir.Operation) -> list[ir.Value]:
+    return captured(op) if op.name == "npu.fused" else list(op.operands)
+
+
+def _symbols(op: ir.Operation) -> set[str]:
+    return {name for value in _operands(op) for d in dims_of(value.type) for name in Sym.of(d).names}
 
 
 def _weights(block: ir.Block) -> set[ir.Value]:
@@ -66,7 +90,7 @@ def _case_of(op: ir.Operation, operands, shapes, sizes, weights, seed: int) -> C
     filled = values(op, shapes, torch.Generator().manual_seed(seed))
     params = frozenset(i for i, value in enumerate(operands) if value in weights)
     types = [value.type for value in operands]
-    return Case(label, first, build, lambda: types, filled, params, sizes, terms_of(op.name, shapes), "model")
+    return Case(label, first, build, lambda: types, filled, params, sizes, counts(op, filled, sizes), "model")
 
 
 def _clone(op: ir.Operation, operands: Sequence[ir.Value], new: Sequence[ir.Value]) -> Sequence[ir.Value]:
@@ -81,10 +105,3 @@ def _clone(op: ir.Operation, operands: Sequence[ir.Value], new: Sequence[ir.Valu
     if "layer" in clone.attributes:
         clone.attributes["layer"] = i64_attr(0)
     return list(clone.results)
-
-
-def terms_of(name: str, shapes: Sequence[tuple[Sequence[int], str]]) -> int:
-    """Of the sums in an op: the longest dimension of an operand that it can sum over."""
-    if "attention" in name:
-        return 128
-    return max((shape[-1] for shape, _ in shapes if shape), default=1)

@@ -49,7 +49,8 @@ def validate(
     device = Device(Chip.load(target), engine=engine, threads=threads, hbm_bytes=HBM)
     kinds: dict[tuple[str, str], Kind] = {}
     done = 0
-    for case, context in _cases(subject, seed, progress):
+    module = _module(subject, progress) if subject else None
+    for case, context in _cases(module, seed):
         done += 1
         progress(f"{case.label} {case.dtype}, case {done}")
         measured = measure(case, *run(case, device, context))
@@ -57,17 +58,20 @@ def validate(
         _merge(kind, measured)
     ordered = sorted(kinds.values(), key=lambda kind: -kind.share)
     level = Level("op", [_check(kind) for kind in ordered])
-    level.data = {"cases": done, "kinds": [asdict(kind) for kind in ordered]}
+    skipped = op_cases.left_out(module) if module else []
+    level.data = {"cases": done, "kinds": [asdict(kind) for kind in ordered], "skipped": skipped}
     level.lines = [f"{done} cases of {len(kinds)} kinds; nearest to their bounds:", *_table(ordered[:12])]
+    level.lines += [f"not run alone: {s['count']} {s['name']}: {s['reason']}" for s in skipped]
     return level
 
 
 def measure(case: Case, found: list[Tensor], exact: list[Tensor]) -> Kind:
     """The worst of the results."""
     bound = BOUNDS[case.label]
-    unit = "ulp of the row" if bound.row else "ulp"
-    kind = Kind(case.label, case.dtype, 1, bound=bound.ulps(case), unit=unit, reason=bound.reason)
+    kind = Kind(case.label, case.dtype, 1, bound=bound.ulps(case.dtype, case.counts))
+    kind.unit, kind.reason = "ulp of the row" if bound.row else "ulp", bound.reason(case.dtype)
     kind.where = f"{case.origin}: " + ", ".join(str(list(value.shape)) for value in case.values)
+    kind.where += "".join(f"; {name} = {count}" for name, count in case.counts.items())
     for x, e in zip(found, exact, strict=True):
         if x.is_floating_point():
             kind.ulp = max(kind.ulp, ulps(x, e, bound.absolute))
@@ -100,11 +104,13 @@ def ulps(x: Tensor, exact: Tensor, absolute: float, row: bool = False) -> float:
     return float((error / (exponent - BITS[x.dtype]).exp2()).nan_to_num(nan=math.inf).max())
 
 
-def _cases(subject: Subject | None, seed: int, progress) -> Iterator[tuple[Case, ir.Context]]:
-    if subject:
-        progress("shapes of the model")
-        compilation = Compilation(Chip.load(subject.target))
-        module = compilation.lower(subject.load_archive(), "npu")
+def _module(subject: Subject, progress) -> ir.Module:
+    progress("shapes of the model")
+    return Compilation(Chip.load(subject.target)).lower(subject.load_archive(), "npu")
+
+
+def _cases(module: ir.Module | None, seed: int) -> Iterator[tuple[Case, ir.Context]]:
+    if module:
         yield from ((case, module.context) for case in op_cases.of_model(module, seed))
     context = load_all(ir.Context())
     yield from ((case, context) for case in op_random.at_random(seed))

@@ -10,7 +10,7 @@ from opennpu.dialects.npu.dialect import BINARY, COMPARISONS, INTEGER_UNARY, LOG
 from opennpu.dialects.symbols import tensor_type
 from opennpu.tools.validation.one_op import Case
 from opennpu.tools.validation.op_bounds import label_of
-from opennpu.tools.validation.op_cases import terms_of
+from opennpu.tools.validation.op_counts import counts
 from opennpu.tools.validation.op_values import values
 from torch_mlir import ir
 from torch_mlir.dialects import func
@@ -70,8 +70,8 @@ class Maker:
             op = list(main.entry_block.operations)[-1].operation
             label = label_of(op)
             found = [domain(x) for x in values(op, full, self.generator)]
-            terms = terms_of(op.name, full)
-        return Case(label, first or self.dtype, build, types, found, frozenset(params), {}, terms)
+            counted = counts(op, found, {})
+        return Case(label, first or self.dtype, build, types, found, frozenset(params), {}, counted)
 
 
 def _unary(m: Maker) -> Case:
@@ -95,9 +95,7 @@ def _reduce(m: Maker) -> Case:
     shape = m.shape(3)
     dim = m.random.randrange(3)
     first = "i64" if kind == "argmax" else m.dtype
-    case = m.case(lambda x: [npu.reduce(kind, x, dim, keepdim=False)], shape, first=first)
-    case.terms = shape[dim]
-    return case
+    return m.case(lambda x: [npu.reduce(kind, x, dim, keepdim=False)], shape, first=first)
 
 
 def _rows(build, *, vectors: int = 0, even: bool = False):
@@ -123,9 +121,7 @@ def _matmul(epilogue=()):
         residual = [[rows, n]] if "residual" in epilogue else []
         bias = [[n]] if "bias" in epilogue else []
         build = lambda x, w, *extra: [npu.matmul(x, w, True, list(epilogue), list(extra))]  # noqa: E731
-        case = m.case(build, [rows, k], [n, k], *bias, *residual, params=[1])
-        case.terms = k
-        return case
+        return m.case(build, [rows, k], [n, k], *bias, *residual, params=[1])
 
     return make
 
@@ -134,9 +130,7 @@ def _grouped(m: Maker) -> Case:
     rows, k, n, experts = m.size(), m.size(200), m.size(90), m.random.randint(1, 5)
     build = lambda x, w, o, g: [npu.grouped_matmul(x, w, o, [], g)]  # noqa: E731
     shapes = [rows, k], [experts, n, k], ([experts + 1], "i32"), ([experts], "i32")
-    case = m.case(build, *shapes, params=[1])
-    case.terms = k
-    return case
+    return m.case(build, *shapes, params=[1])
 
 
 def _rope(m: Maker) -> Case:
@@ -234,9 +228,7 @@ def _put(m: Maker) -> Case:
 def _combine(m: Maker) -> Case:
     tokens, k = m.size(), 3
     shapes = [k * tokens, m.size(200)], ([k, tokens], "i32"), ([tokens, k], "f32")
-    case = m.case(lambda x, r, w: [npu.combine_rows(x, r, w)], *shapes)
-    case.terms = k
-    return case
+    return m.case(lambda x, r, w: [npu.combine_rows(x, r, w)], *shapes)
 
 
 def _transpose(m: Maker) -> Case:
