@@ -38,12 +38,10 @@ def watched(run_batch, scheduler, batch, *args, **options):
     pool = scheduler.token_to_kv_pool_allocator.get_kvcache()
     own = batch.out_cache_loc.cpu()
     check_owner(scheduler, batch, set((own // pool.page_size).tolist()))
-    before = contents(pool)
+    before = words(pool).clone()
     result = run_batch(scheduler, batch, *args, **options)
     torch.opennpu.synchronize()
-    changed = torch.zeros(before[0].shape[0], dtype=torch.bool)
-    for old, new in zip(before, contents(pool), strict=True):
-        changed |= (old != new).flatten(1).any(1)
+    changed = (words(pool) != before).any(dim=(0, 2, 4)).flatten()
     changed[own] = False
     changed[: pool.page_size] = False
     assert not changed.any(), f"a batch changed the slots {changed.nonzero().flatten().tolist()} of others"
@@ -58,7 +56,8 @@ def check_owner(scheduler, batch, written: set[int]) -> None:
     free = set(allocator.get_all_free_pages().tolist())
     assert not written & free, f"pages {written & free} are free"
     if scheduler.tree_cache.supports_prefix_sharing():
-        cached = set((scheduler.tree_cache.all_values_flatten() // page_size).tolist())
+        tree = scheduler.tree_cache.tree_core.walk_for_kv_canary(unlocked_only=False, swa_resident_only=False)
+        cached = set((tree.slot_indices // page_size).tolist())
         assert not written & cached, f"pages {written & cached} are in the radix cache"
     rows, seen = scheduler.req_to_token_pool.req_to_token.cpu(), set()
     for request in batch.reqs:
@@ -69,8 +68,8 @@ def check_owner(scheduler, batch, written: set[int]) -> None:
     assert seen == written, f"pages {written - seen} are of no request"
 
 
-def contents(pool) -> list[torch.Tensor]:
-    """The bits of keys and values of each layer, [slots, …], on the host."""
-    buffers = [buffer for layer in range(pool.layer_num) for buffer in pool.get_kv_buffer(layer)]
-    bits = {2: torch.int16, 4: torch.int32}[buffers[0].element_size()]
-    return [buffer.cpu().contiguous().view(bits).flatten(0, 1) for buffer in buffers]
+def words(pool) -> torch.Tensor:
+    """Keys and values where they lie, as int64 [layers, pages, keys and values of heads, place, words]."""
+    pages = pool.page_pool
+    memory = torch.from_numpy(pages.memory.numpy()).view(torch.int64)
+    return memory.view(pages.kv.layers, pages.pages, 2 * pages.kv.kv_heads, pages.page_size, -1)

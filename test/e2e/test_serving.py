@@ -1,10 +1,5 @@
-"""Requests together, in a pool too small for them, answer as one by one; and as transformers does.
+"""Requests together, in a pool too small for them, answer as one by one; and as transformers does."""
 
-`make serving-tests` runs the whole matrix with the demo's model.
-"""
-
-import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,34 +7,7 @@ import serving_load
 import torch
 from server_process import Answer, Request
 
-pytestmark = pytest.mark.serving  # servers in many settings: minutes each
-
-FEWER = 16, 400  # requests, tokens of the longest
-SMALL_POOL = 448
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_model) -> Path:
-    return tiny_model("llama-long")
-
-
-@pytest.fixture(scope="module")
-def tiny_load() -> list[Request]:
-    return serving_load.requests(random.Random(0).choices(range(2, 250), k=900))
-
-
-@pytest.fixture(scope="module")
-def tiny_alone(tiny, tiny_load, tmp_path_factory) -> list[Answer]:
-    return alone(tiny, tiny_load, tmp_path_factory.mktemp("alone"))
-
-
-@pytest.mark.parametrize("settings", serving_load.MATRIX[1:6:2] + serving_load.MATRIX[6:7], ids=str)
-def test_a_batch_changes_nothing(tiny, tiny_load, tiny_alone, settings, tmp_path):
-    with serving_load.server(tiny, tmp_path, settings) as server:
-        print(settings, serving_load.check(server, settings, tiny_load, tiny_alone), sep=": ")
-
-
-# ---- with the demo's model
+pytestmark = pytest.mark.serving  # nine servers, minutes each
 
 
 @pytest.fixture(scope="module")
@@ -48,39 +16,13 @@ def load(text) -> list[Request]:
 
 
 @pytest.fixture(scope="module")
-def demo_alone(smollm2, load, tmp_path_factory) -> list[Answer]:
-    return alone(smollm2, load, tmp_path_factory.mktemp("alone"))
-
-
-def test_the_demo_model(smollm2, text, tmp_path):
-    """Fewer and shorter requests, for a first look."""
-    settings = replace(serving_load.MATRIX[2], chunk=128)
-    load = serving_load.requests(text, *FEWER)
-    with serving_load.server(smollm2, tmp_path, settings, SMALL_POOL) as server:
-        expected = server.ask(load, concurrency=1)
-        serving_load.check(server, settings, load, expected)
-    check_transformers(smollm2, load, expected)
-
-
-def test_alone_as_transformers(smollm2, load, demo_alone):
-    check_transformers(smollm2, load, demo_alone)
-
-
-@pytest.mark.parametrize("settings", serving_load.MATRIX, ids=str)
-def test_the_demo_model_in_every_setting(smollm2, load, demo_alone, settings, tmp_path):
-    with serving_load.server(smollm2, tmp_path, settings) as server:
-        print(settings, serving_load.check(server, settings, load, demo_alone), sep=": ")
-
-
-# ---- what they share
-
-
-def alone(model: Path, load: list[Request], folder: Path) -> list[Answer]:
-    with serving_load.server(model, folder, serving_load.ALONE) as server:
+def alone(smollm2, load, tmp_path_factory) -> list[Answer]:
+    folder = tmp_path_factory.mktemp("alone")
+    with serving_load.server(smollm2, folder, serving_load.ALONE) as server:
         return server.ask(load, concurrency=1)
 
 
-def check_transformers(model: Path, load: list[Request], answers: list[Answer]) -> None:
+def test_alone_as_transformers(smollm2: Path, load, alone):
     """The tokens and log-probabilities next to transformers in float32, given the tokens before.
 
     Both bfloat16 round in other places: the bounds are those of test_accuracy.py, the same for the
@@ -89,11 +31,11 @@ def check_transformers(model: Path, load: list[Request], answers: list[Answer]) 
     from transformers import AutoModelForCausalLM
 
     exact, rounded = (
-        AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
+        AutoModelForCausalLM.from_pretrained(smollm2, dtype=dtype).eval()
         for dtype in (torch.float32, torch.bfloat16)
     )
     given, expected, theirs, best, their_best, tokens = ([] for _ in range(6))
-    for request, answer in zip(load, answers, strict=True):
+    for request, answer in zip(load, alone, strict=True):
         ids = torch.tensor([[*request.prompt, *answer.tokens]])
         chosen = ids[0, len(request.prompt) :, None]
         with torch.inference_mode():
@@ -118,3 +60,9 @@ def check_transformers(model: Path, load: list[Request], answers: list[Answer]) 
     )
     assert errors[0] <= 1.5 * errors[1]
     assert agreement[0] >= agreement[1] - 0.01
+
+
+@pytest.mark.parametrize("settings", serving_load.MATRIX, ids=str)
+def test_a_batch_changes_nothing(smollm2, load, alone, settings, tmp_path):
+    with serving_load.server(smollm2, tmp_path, settings) as server:
+        print(settings, serving_load.check(server, settings, load, alone), sep=": ")
