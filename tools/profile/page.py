@@ -47,6 +47,7 @@ def _totals(report: TimingReport) -> dict:
         "cycles",
         "seconds",
         "hbm_bytes",
+        "shared_bytes",
         "hbm_gbps",
         "macs",
         "hbm_bound",
