@@ -306,14 +306,14 @@ for op in ("and", "or", "xor"):
 # ---- shifts
 
 
-@converts("aten.bitwise_left_shift.Tensor", "aten.bitwise_left_shift.Tensor_Scalar", "aten.__lshift__.Scalar")
+@converts("aten.bitwise_left_shift.Tensor", "aten.bitwise_left_shift.Tensor_Scalar")
+@converts("aten.__lshift__.Tensor", "aten.__lshift__.Scalar")
 def left_shift(x, count):
     return arithmetic("mul", x, power(2, index_like(count, x)))
 
 
-@converts(
-    "aten.bitwise_right_shift.Tensor", "aten.bitwise_right_shift.Tensor_Scalar", "aten.__rshift__.Scalar"
-)
+@converts("aten.bitwise_right_shift.Tensor", "aten.bitwise_right_shift.Tensor_Scalar")
+@converts("aten.__rshift__.Tensor", "aten.__rshift__.Scalar")
 def right_shift(x, count):
     """In two steps: 2 to the power of 31 is no int32."""
     count = index_like(count, x)

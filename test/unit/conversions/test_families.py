@@ -138,6 +138,7 @@ PROMOTION = [
     lambda x, n, m: (n - 10) >> 2,
     lambda x, n, m: ((n - 10).int() << 28) >> 31,
     lambda x, n, m: (n - 10) >> 63,
+    lambda x, n, m: (n << (n & 3)) >> (n & 1),
     lambda x, n, m: torch.fmod(n - 10, 3),
     lambda x, n, m: n * x.shape[0],
 ]
