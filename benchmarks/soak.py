@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 FATES = {"answered": 70, "aborted": 15, "hung up": 15}
 """What becomes of a request → in how many of a hundred cases."""
 WARM_UP = 0.3  # of the time, before memory must be steady
+COUNTERS = ("sglang:evicted_tokens_total", "sglang:num_retracted_requests_total")
+"""Of SGLang; not there before they have counted something."""
 MOST_GROWTH = 0.01  # of the memory, from the end of the warm-up to the end
 EXAMPLES = """examples:
   python benchmarks/soak.py                 ten minutes of the demo's model
@@ -52,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         soak = Soak(server, requests, expected, args)
         asyncio.run(soak.run())
         after = _idle(server)
-        evicted = int(server.metrics()["sglang:evicted_tokens_total"])
-        retracted = int(server.metrics()["sglang:num_retracted_requests_total"])
+        metrics = server.metrics()
+        evicted, retracted = (int(metrics.get(name, 0)) for name in COUNTERS)
     growth = {name: growth_of(soak.samples, name) for name in ("resident", "chip")}
     problems = soak.problems + [
         f"{name} memory grows: {share:.2%} after the warm-up"

@@ -269,6 +269,9 @@ CALLS = {
     f"{SRT}.utils.watchdog": ["(pid={proc.pid}) crashed "],
     f"{SRT}.utils.common": ["PROMETHEUS_MULTIPROC_DIR"],
     f"{SRT}.model_executor.model_runner_components.weight_updater": ["_derived_weight_cache_error"],
+    f"{SRT}.observability.metrics_collector": [
+        '"sglang:evicted_tokens_total"', '"sglang:num_retracted_requests_total"',
+    ],
     f"{SRT}.layers.quantization.unquant": [
         'layer.register_parameter("w13_weight"', 'layer.register_parameter("w2_weight"',
         'layer.register_parameter("w13_weight_bias"',
