@@ -9,6 +9,8 @@ operation meets an access that it conflicts with and does not come after, an edg
   Forward   in one block: set after item x on queue a, wait before the later item y on queue b
   Carried   in a loop body: y of an iteration comes after x of the iteration `slots` before
 
+An `if` with the attribute `npu_tile.first` runs in the first iteration of the loop right around it only.
+
 The flag of a carried edge is given `slots` credits at the start of the kernel and drained at its
 end, so a loop that runs again goes on where it stopped. An edge that others imply is never added.
 """
@@ -46,6 +48,11 @@ class Item:
     queue: str = ""
     touches: tuple["Touch", ...] = ()
     inner: Block | None = None
+
+    @property
+    def only_first(self) -> bool:
+        """Whether it is an `if` that holds in the first iteration of the loop around it only."""
+        return "npu_tile.first" in self.op.attributes
 
     @cached_property
     def queues(self) -> tuple[str, ...]:
@@ -175,6 +182,7 @@ class _Walk:
         self.last: dict[tuple, dict[tuple[str, bool], _Access]] = defaultdict(dict)
         self.passed: dict[tuple[Item, str], deque[_Passed]] = defaultdict(lambda: deque(maxlen=trips + 1))
         self.waits: dict[Item, list[Edge]] = defaultdict(list)
+        self.before: list[dict[str, Clock]] = []  # of each loop or `if` around: what was known before it
         for edge in edges:
             self.waits[edge.y].append(edge)
 
@@ -186,7 +194,7 @@ class _Walk:
                 self._wait(edge)
             if item.inner is None:
                 self._operation(item, (*path, _Step(block, entry, item)))
-            else:
+            elif not item.only_first or self.iterations[block] == 0:
                 self._group(item, (*path, _Step(block, entry, item)))
             iteration = self.iterations[block]
             for queue in item.queues:
@@ -209,10 +217,12 @@ class _Walk:
     def _group(self, item: Item, path: tuple[_Step, ...]) -> None:
         """A loop or an `if`, which may also not run: then only what was known before it is known."""
         before = {queue: dict(clock) for queue, clock in self.clocks.items()}
+        self.before.append(before)
         last_time = dict(self.last_time)
         for iteration in range(self.trips if item.inner.is_loop else 1):
             self.iterations[item.inner] = iteration
             self.block(item.inner, path)
+        self.before.pop()
         for queue, clock in self.clocks.items():
             for other in QUEUES:
                 if before[queue][other] < last_time[other]:
@@ -222,9 +232,9 @@ class _Walk:
         self, access: _Access, source: str, target: str, path: tuple[_Step, ...], touch: Touch
     ) -> None:
         """Adds the edge that makes queue `target`, now at `path`, come after an access of `source`."""
-        x, y = next(
-            (p, q)
-            for p, q in zip(access.path, path, strict=False)
+        depth, x, y = next(
+            (depth, p, q)
+            for depth, (p, q) in enumerate(zip(access.path, path, strict=False))
             if p.entry != q.entry or p.item is not q.item
         )
         slots = 0
@@ -233,7 +243,9 @@ class _Walk:
         edge = Edge(y.block, x.item, y.item, source, target, slots)
         self.edges[edge] = None
         self.waits[y.item].append(edge)
-        self._learn(target, next(p for p in self.passed[x.item, source] if p.time >= access.time))
+        passed = next(p for p in self.passed[x.item, source] if p.time >= access.time)
+        for clocks in (self.clocks, *self.before[depth:]):  # y, which waits, may be a loop or an `if` around
+            _learn(clocks[target], passed)
 
     def _wait(self, edge: Edge) -> None:
         passed = self.passed[edge.x, edge.source]
@@ -241,9 +253,9 @@ class _Walk:
             slot = self.iterations[edge.block] % edge.slots
             passed = [p for p in passed if p.iteration % edge.slots == slot]
         if passed:
-            self._learn(edge.target, passed[-1])
+            _learn(self.clocks[edge.target], passed[-1])
 
-    def _learn(self, queue: str, passed: _Passed) -> None:
-        clock = self.clocks[queue]
-        for other, time in passed.clock.items():
-            clock[other] = max(clock[other], time)
+
+def _learn(clock: Clock, passed: _Passed) -> None:
+    for other, time in passed.clock.items():
+        clock[other] = max(clock[other], time)

@@ -1,20 +1,25 @@
 """The work items of attention: which queries a core takes, and which keys they have.
 
-An item is a block of tokens of one sequence and a group of query heads that share a KV head.
+An item is some blocks of tokens of one sequence and a group of query heads that share a KV head.
 Blocks begin at fixed tokens and keys come in blocks at absolute positions, so that a row's
 result depends on its own sequence only.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from opennpu.compiler.kernels.builder import TileBuilder
 from opennpu.compiler.kernels.kv import LARGEST_PAGE
-from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
+from opennpu.compiler.kernels.scalars import Index, ceildiv, maximum, minimum
 from opennpu.compiler.kernels.values import ITEMSIZE, View
 from opennpu.dialects.isa.table import DTYPE_BYTES
 from opennpu.runtime.chip import Chip
+
+BUFFERS_BYTES = 4096
+"""For what is small or lost to alignment."""
+
+MOST_BLOCKS = 4
+"""Of an item: what keys move is divided by as many. Each is code of its own."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Shape:
     """Static parameters of one attention on one chip.
 
     `group` query heads go together, `parts` groups share a KV head. `tokens` of a sequence
-    form a block of `rows` = tokens·group query rows; keys come `keys` at a time.
+    form a block of `rows` = tokens·group query rows, and up to `blocks` an item; keys come `keys` at a time,
+    and blocks take turns with `scores` tiles of rows × keys.
     """
 
     groups: int
@@ -32,6 +38,7 @@ class Shape:
     dv: int
     dtype: str
     tokens: int
+    blocks: int
     keys: int
     kt: int
     nt: int
@@ -40,23 +47,43 @@ class Shape:
     def rows(self) -> int:
         return self.tokens * self.group
 
+    @property
+    def item_rows(self) -> int:
+        return self.blocks * self.rows
+
+    @property
+    def scores(self) -> int:
+        return min(self.blocks, 2)
+
     @staticmethod
     def of(
         chip: Chip, heads: int, kv_heads: int, d: int, dv: int, dtype: str, mask: str | None = None
     ) -> "Shape":
-        """`mask` is the dtype of a mask, which comes in tiles of rows × keys."""
-        shared, item = heads // kv_heads, ITEMSIZE[dtype]
-        keys = ceildiv(chip.mx_n, LARGEST_PAGE) * LARGEST_PAGE  # whole pages of any size
-        acc_row = 4 * (keys + dv)
-        spm_row = item * (d + keys + dv) + 4 * 4 + (2 * keys * DTYPE_BYTES[mask] if mask else 0)
-        spm = chip.spm_bytes - 2 * keys * (d + dv) * item
-        rows = min(chip.acc_bytes // acc_row, spm // spm_row, chip.mx_n)
+        """The most keys and blocks that leave half of a stationary tile's width in rows, so that products are
+        not bound by loading tiles. `mask` is the dtype of a mask, which comes in tiles of rows × keys.
+        """
+        page = ceildiv(chip.mx_n, LARGEST_PAGE) * LARGEST_PAGE  # whole pages of any size
+        sizes = [(keys, blocks) for keys in (2 * page, page) for blocks in (MOST_BLOCKS, MOST_BLOCKS // 2)]
+        fit = [(*size, _fitting_rows(chip, d, dv, dtype, mask, *size)) for size in (*sizes, (page, 1))]
+        keys, blocks, rows = next((f for f in fit if 2 * f[2] > chip.mx_n), fit[-1])
+        shared = heads // kv_heads
         parts = next(
             n for n in range(1, shared + 1) if shared % n == 0 and (shared // n <= rows or n == shared)
         )
         group = shared // parts
         tokens = max(1, rows // group)
-        return Shape(kv_heads * parts, parts, group, d, dv, dtype, tokens, keys, chip.mx_k, chip.mx_n)
+        return Shape(kv_heads * parts, parts, group, d, dv, dtype, tokens, blocks, keys, chip.mx_k, chip.mx_n)
+
+
+def _fitting_rows(chip: Chip, d: int, dv: int, dtype: str, mask: str | None, keys: int, blocks: int) -> int:
+    """Rows of a block, at most the width of a stationary tile; `attention_loops.py` allocates the rest."""
+    item, scores = ITEMSIZE[dtype], min(blocks, 2)
+    kinds = (blocks, 1) if blocks > 1 else (1,)  # of items, each with buffers of its own
+    tiles = sum(kinds) + scores - 1  # of rows × keys in scratchpad
+    acc_row = 4 * (scores * keys + blocks * dv)
+    spm_row = sum(kinds) * (item * (d + dv) + 3 * 4) + tiles * keys * (item + DTYPE_BYTES.get(mask, 0))
+    spm = chip.spm_bytes - 2 * (len(kinds) + scores - 1) * keys * (d + dv) * item - BUFFERS_BYTES
+    return min(chip.acc_bytes // acc_row, spm // spm_row, chip.mx_n)
 
 
 @dataclass(frozen=True)
@@ -80,57 +107,98 @@ class Item:
         return self.group // shape.parts
 
 
-@contextmanager
+Make = Callable[[Item, int], None]
+"""Makes the code of an item of up to so many blocks."""
+
+
 def packed(
     b: TileBuilder,
     chip: Chip,
     shape: Shape,
     q_start: View,
     keys_of: Callable[[Index], tuple[Index, Index]],
-) -> Iterator[Item]:
+    make: Make,
+) -> None:
     """Sequences one behind the other: rows q_start[s] … q_start[s + 1] - 1 are the last tokens of s.
 
-    `keys_of(s)` tells the row of its first key and their number. Items are dealt round-robin over
-    groups and blocks, so that neighbours go to different cores.
+    `keys_of(s)` tells the row of its first key and their number.
     """
     with b.loop(0, b.sym(q_start.shape[0]) - 1) as sequence:
         begin = b.load_scalar(b.address(q_start, sequence), q_start.dtype)
         count = b.load_scalar(b.address(q_start, sequence + 1), q_start.dtype) - begin
         first_key, keys = keys_of(sequence)
-        pieces = ceildiv(count, shape.tokens) * shape.groups
-        # The first piece of a sequence goes to core `sequence · groups mod cores`: with one block each, as in
-        # decode, the pieces of a sequence go on where those of the one before it end.
+        blocks = _item_blocks(chip, shape, 1, count)
+        step = blocks * shape.tokens
+        # The first piece of a sequence goes to core `sequence · groups mod cores`: with one item a group, as
+        # in decode, the pieces of a sequence go on where those of the one before it end.
         shift = (b.core() + sequence * (-shape.groups % chip.cores)) % chip.cores
-        with b.loop(shift, pieces, chip.cores) as piece:
-            first = piece // shape.groups * shape.tokens
-            yield Item(
+
+        def item(piece: Index) -> Item:
+            first = piece // shape.groups * step
+            return Item(
                 batch=0,
                 sequence=sequence,
                 group=piece % shape.groups,
                 row=begin + first,
-                tokens=minimum(shape.tokens, count - first),
+                tokens=minimum(step, count - first),
                 position=keys - count + first,
                 keys=keys,
                 first_key=first_key,
             )
 
+        _deal(b, chip, shape, shift, blocks, ceildiv(count, step) * shape.groups, item, make)
 
-@contextmanager
-def batched(b: TileBuilder, chip: Chip, shape: Shape, q: View, k: View) -> Iterator[Item]:
+
+def batched(b: TileBuilder, chip: Chip, shape: Shape, q: View, k: View, make: Make) -> None:
     """q, k [batch, head, token, dim]: every sequence of a batch alike, its first query at its first key."""
     batch, rows, keys = b.sym(q.shape[0]), b.sym(q.shape[2]), b.sym(k.shape[2])
-    blocks = ceildiv(rows, shape.tokens)
-    with b.loop(b.core(), batch * blocks * shape.groups, chip.cores) as piece:
-        block = piece // shape.groups
-        sequence = block // blocks
-        first = (block - sequence * blocks) * shape.tokens
-        yield Item(
+    blocks = _item_blocks(chip, shape, batch, rows)
+    step = blocks * shape.tokens
+    items = ceildiv(rows, step)
+
+    def item(piece: Index) -> Item:
+        number = piece // shape.groups
+        sequence = number // items
+        first = (number - sequence * items) * step
+        return Item(
             batch=sequence,
             sequence=sequence,
             group=piece % shape.groups,
             row=first,
-            tokens=minimum(shape.tokens, rows - first),
+            tokens=minimum(step, rows - first),
             position=first,
             keys=keys,
             first_key=0,
         )
+
+    _deal(b, chip, shape, b.core(), blocks, batch * items * shape.groups, item, make)
+
+
+def _item_blocks(chip: Chip, shape: Shape, batch: Index, tokens: Index) -> Index:
+    """Blocks of an item: as many as leave two items for every core, if any do."""
+    blocks = batch * ceildiv(tokens, shape.tokens) * shape.groups
+    return maximum(minimum(blocks // (2 * chip.cores), shape.blocks), 1)
+
+
+def _deal(
+    b: TileBuilder,
+    chip: Chip,
+    shape: Shape,
+    core: Index,
+    blocks: Index,
+    pieces: Index,
+    item: Callable[[Index], Item],
+    make: Make,
+) -> None:
+    """The pieces of one core. They are dealt back and forth: later tokens see more keys.
+
+    Items of one block and of several are code of their own; all of a launch's sequence are of one kind.
+    """
+    several = minimum(blocks - 1, 1)
+    for most, chosen in {1: 1 - several, shape.blocks: several}.items() if shape.blocks > 1 else ((1, 1),):
+        mine = pieces * chosen
+        place = lambda turn: turn * chip.cores + core + turn % 2 * (chip.cores - 1 - core * 2)  # noqa: E731
+        turns = mine // chip.cores
+        turns = turns + maximum(minimum(mine - place(turns), 1), 0)
+        with b.loop(0, turns) as turn:
+            make(item(place(turn)), most)

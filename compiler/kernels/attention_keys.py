@@ -5,6 +5,7 @@ Views are [batch, head, token, dim], of a mask [batch, head, token, key].
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from opennpu.compiler.kernels import views
 from opennpu.compiler.kernels.attention_items import Item, Shape
@@ -14,27 +15,29 @@ from opennpu.compiler.kernels.values import View
 
 MINUS_INFINITY = float("-inf")
 
-KeySource = Callable[[Item, Index, Index], tuple[TileRef, TileRef]]
-"""(item, first key, number of keys ≤ shape.keys) → their k [keys][D] and v [keys][Dv]."""
+KeySource = Callable[[Item, Index, Index], TileRef]
+"""(item, first key, number of keys ≤ shape.keys) → their rows [keys][width], of k or of v."""
 
 
-def from_tensors(b: TileBuilder, shape: Shape, k: View, v: View) -> KeySource:
-    """Rows of k and v; the last dimension of both is dense."""
+def from_tensors(b: TileBuilder, shape: Shape, k: View, v: View) -> tuple[KeySource, KeySource]:
+    """Rows of k and of v; the last dimension of both is dense."""
 
-    def load(item: Item, key: Index, count: Index, view: View) -> TileRef:
+    def load(view: View, item: Item, key: Index, count: Index) -> TileRef:
         tile = b.alloc((shape.keys, view.shape[3]), view.dtype)
         start = (item.batch, item.kv_head(shape), item.first_key + key, 0)
         b.load(tile, view, start, (count, view.shape[3]))
         return tile
 
-    return lambda item, key, count: (load(item, key, count, k), load(item, key, count, v))
+    return partial(load, k), partial(load, v)
 
 
-def from_pages(b: TileBuilder, shape: Shape, table: View, bases: tuple[Index, Index]) -> KeySource:
+def from_pages(
+    b: TileBuilder, shape: Shape, table: View, bases: tuple[Index, Index]
+) -> tuple[KeySource, KeySource]:
     """The pages that the sequence's row of the block table names; `bases` as in `kv.layer_bases`."""
     page = b.arg("kv:page_size")
 
-    def gather(item: Item, key: Index, count: Index, base: Index, width: int) -> TileRef:
+    def gather(base: Index, width: int, item: Item, key: Index, count: Index) -> TileRef:
         tile = b.alloc((shape.keys, width), shape.dtype)
         row = tile.strides[1]
         b.dma_gather(
@@ -54,10 +57,7 @@ def from_pages(b: TileBuilder, shape: Shape, table: View, bases: tuple[Index, In
         return tile
 
     k_base, v_base = bases
-    return lambda item, key, count: (
-        gather(item, key, count, k_base, shape.d),
-        gather(item, key, count, v_base, shape.dv),
-    )
+    return partial(gather, k_base, shape.d), partial(gather, v_base, shape.dv)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from opennpu.compiler.kernels.scalars import I64, Index, ssa
+from opennpu.compiler.kernels.scalars import I64, Index, compare, ssa
 from opennpu.compiler.kernels.values import ITEMSIZE, View
 from opennpu.compiler.kernels.views import row_major
 from opennpu.dialects import npu_tile
@@ -119,6 +119,15 @@ class TileBuilder:
     def if_(self, condition: ir.Value) -> Iterator[None]:
         """Runs the body where the i1 `condition` (`scalars.compare`) holds."""
         op = scf.IfOp(condition)
+        with ir.InsertionPoint(op.then_block):
+            yield
+            scf.YieldOp([])
+
+    @contextmanager
+    def first_time(self, index: I64, lo: Index) -> Iterator[None]:
+        """Runs the body in the first iteration of the loop right around it, of `index` from `lo`."""
+        op = scf.IfOp(compare(index, "eq", lo))
+        op.attributes["npu_tile.first"] = ir.UnitAttr.get()
         with ir.InsertionPoint(op.then_block):
             yield
             scf.YieldOp([])

@@ -4,15 +4,15 @@
 // over blocks of 128 keys. What a mask repeats along is loaded once: here one row of keys, i8.
 
 // CHECK: "npu_tile.kernel"
+// CHECK: %[[S:.*]] = "npu_tile.alloc"() : () -> memref<85x128xf32, "acc">
 // CHECK: scf.for
-// CHECK: %[[Q:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
+// CHECK: %[[Q:.*]] = "npu_tile.alloc"() : () -> memref<85x64xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[Q]],
-// CHECK: scf.for %[[KEY:.*]] = %{{.*}} step %c128_i64
+// CHECK: scf.for %[[KEY:.*]] = %{{.*}} step %c256_i64
 // CHECK: %[[K:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[K]],
 // CHECK: %[[V:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[V]],
-// CHECK: %[[S:.*]] = "npu_tile.alloc"() : () -> memref<128x128xf32, "acc">
 // CHECK: "npu_tile.mx_mul"(%[[S]], %{{.*}}, %[[Q]],
 // CHECK: %[[MASK:.*]] = "npu_tile.alloc"() : () -> memref<1x1x128xi1, "spm">
 // CHECK: "npu_tile.dma_load"(%[[MASK]],
