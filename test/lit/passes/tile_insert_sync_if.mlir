@@ -28,11 +28,11 @@ func.func @main() {
   "npu_tile.kernel"() ({
     %x = "npu_tile.alloc"() : () -> memref<64x128xbf16, "spm">
     %y = "npu_tile.alloc"() : () -> memref<64x128xbf16, "spm">
-    "npu_tile.dma_load"(%x, %c0, %a, %c1, %c1, %c1, %c256, %c0, %c0, %c0, %c0, %c0, %c0) : (memref<64x128xbf16, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
+    "npu_tile.dma_load"(%x, %c0, %a, %c1, %c1, %c1, %c256, %c0, %c0, %c0, %c0, %c0, %c0, %c1, %c1) : (memref<64x128xbf16, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
     scf.for %k = %c0 to %c4 step %c1 : i64 {
       %first = arith.cmpi eq, %k, %c0 : i64
       scf.if %first {
-        "npu_tile.dma_load"(%y, %c0, %a, %c1, %c1, %c1, %c256, %c0, %c0, %c0, %c0, %c0, %c0) : (memref<64x128xbf16, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
+        "npu_tile.dma_load"(%y, %c0, %a, %c1, %c1, %c1, %c256, %c0, %c0, %c0, %c0, %c0, %c0, %c1, %c1) : (memref<64x128xbf16, "spm">, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> ()
       } {npu_tile.first}
       scf.if %some {
         "npu_tile.mx_load"(%x, %c0, %c64, %c64, %c256) {dtype = "bf16", layout = "kn"} : (memref<64x128xbf16, "spm">, i64, i64, i64, i64) -> ()
