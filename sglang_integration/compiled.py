@@ -18,6 +18,7 @@ from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.settings import settings
 from opennpu.runtime.torch_device.operators import load_language_model
 from opennpu.sglang_integration import export
+from opennpu.sglang_integration.weights import Weights
 from sglang.srt.layers.logits_processor import LogitsProcessor, LogitsProcessorOutput
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from sglang.srt.model_executor.forward_context import get_attn_backend
@@ -70,7 +71,7 @@ class CompiledForward:
         container, found = compiled(model)
         self.program, self.signature = container.path, container.signature
         self._launch = load_language_model(container, self.device.index, list(export.INPUTS))
-        self._weights = packed(container, model, self.device)
+        self._weights = Weights(model, self.signature)
         logger.info(
             "the model is one program of %d kernels (%s) with %.0f MB of packed weights, ready after %.1f s",
             len(self.signature.report),
@@ -83,6 +84,7 @@ class CompiledForward:
         reason = self._not_covered(input_ids, forward_batch, [*args, *options.values()])
         if reason is not None:
             self._count_fallback(reason)
+            self._weights.restore()
             return self._eager(input_ids, positions, forward_batch, *args, **options)
         self.launches[forward_batch.forward_mode.name] += 1
         logits, hidden_states = self._run(input_ids, positions)
@@ -109,7 +111,7 @@ class CompiledForward:
             "logits_rows": paging.last_rows,
         }
         pages = attention.token_to_kv_pool.pages
-        return self._launch([*(inputs[name] for name in export.INPUTS), *pages, self._weights])
+        return self._launch([*(inputs[name] for name in export.INPUTS), *pages, self._weights.packed])
 
     def _not_covered(self, input_ids: Tensor, forward_batch, further: list) -> str | None:
         most = self.signature.symbols["T"][1]
@@ -206,18 +208,3 @@ def _constants(archive: Archive, model: nn.Module) -> dict[str, tuple[str, list 
     known, names = export.served_tensors(model), {dtype: name for name, dtype in DTYPES.items()}
     made = {name: tensor for name, tensor in tensors(archive.program).items() if name not in known}
     return {name: (names[tensor.dtype], tensor.tolist()) for name, tensor in made.items()}
-
-
-def packed(container: Container, model: nn.Module, device: torch.device) -> Tensor:
-    """The weight segment of a program in chip memory, uint8."""
-    from opennpu.compiler.weights import check_weights, pieces
-
-    signature, values = container.signature, export.served_tensors(model)
-    for name, (dtype, constant) in signature.model["constants"].items():
-        values[name] = torch.tensor(constant, dtype=DTYPES[dtype])
-    check_weights(signature.weights, values)
-    logger.info("packing %.0f MB of weights into chip memory", signature.weight_bytes / 1e6)
-    memory = torch.empty(signature.weight_bytes, dtype=torch.uint8, device=device)
-    for offset, piece in pieces(signature.weights, values, signature.chip):
-        memory[offset : offset + len(piece)].copy_(torch.frombuffer(bytearray(piece), dtype=torch.uint8))
-    return memory

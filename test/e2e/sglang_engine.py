@@ -1,7 +1,8 @@
 """One `sglang.Engine` in a process of its own, as a user's script makes it: SGLang's state is global.
 
 Run as a script it reads {"engine": {…}, "calls": [{…}, …]} from standard input, the arguments of the engine
-and of its `generate`, and writes the answers to the file of its argument.
+and of its `generate`, or of a request with `input_embeds`, and writes the answers to the file of its
+argument.
 Everything runs strict: what falls back to the host, or operator by operator, is an error.
 """
 
@@ -51,10 +52,19 @@ def main() -> None:
     request = json.load(sys.stdin)
     engine = sglang.Engine(**request["engine"])
     try:
-        answers = [engine.generate(**call) for call in request["calls"]]
+        answers = [ask(engine, call) for call in request["calls"]]
     finally:
         engine.shutdown()
     Path(sys.argv[1]).write_text(json.dumps(answers))
+
+
+def ask(engine, call: dict):
+    if "input_embeds" not in call:
+        return engine.generate(**call)
+    from sglang.srt.managers.io_struct import GenerateReqInput
+
+    answers = engine.tokenizer_manager.generate_request(GenerateReqInput(**call), None)
+    return engine.loop.run_until_complete(anext(answers))
 
 
 if __name__ == "__main__":
