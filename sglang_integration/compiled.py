@@ -172,6 +172,7 @@ def _compute_caps_in_torch(model: nn.Module) -> None:
 
 def compiled(model: nn.Module) -> tuple[Container, bool]:
     """The program of a model, and whether the compile cache had it. Raises CompileError."""
+    export.check_language_model(model)
     chip, found = settings().load_chip(), True
 
     def build(path: Path) -> None:

@@ -36,7 +36,7 @@ def export_model(model: nn.Module) -> Archive:
     logits_rows of the tokens.
     """
     facts = model_facts(model)
-    _check_language_model(model)
+    check_language_model(model)
     model.logits_processor = SelectedLogits(model.logits_processor)
     for parameter, used in _without_padding(model):
         parameter.data = used
@@ -52,7 +52,6 @@ def served_archive(model: nn.Module) -> Iterator[Archive]:
     LogitsProcessor. The names of weights are those of `served_tensors`. Lower it inside the block:
     the weights are without padding there.
     """
-    _check_language_model(model)
     facts, processor = model_facts(model), model.logits_processor
     padded = [(parameter, parameter.data, used) for parameter, used in _without_padding(model)]
     try:
@@ -186,7 +185,7 @@ def _unsupported(layer: nn.Module, what: str) -> CompileError:
     return CompileError(Problem(f"attention layer {layer.layer_id} {what}, which is not supported"))
 
 
-def _check_language_model(model: nn.Module) -> None:
+def check_language_model(model: nn.Module) -> None:
     if not hasattr(model, "logits_processor"):
         what = f"{type(model).__name__} is not a language model: it computes no logits"
         raise CompileError(Problem(what, remedy="Export it with torch.export.export and torch.export.save."))
