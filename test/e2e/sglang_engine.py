@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def ask(engine, call: dict):
-    if "input_embeds" not in call:
+    if not call.get("input_embeds"):
         return engine.generate(**call)
     from sglang.srt.managers.io_struct import GenerateReqInput
 
