@@ -24,7 +24,7 @@ CoreGroup sharing_cores(const isa::DmaLoad& op, uint32_t number, const npu_chip_
           static_cast<uint32_t>(op.share)};
 }
 
-// FNV-1a by words, with a final mix (splitmix64).
+// FNV-1a by words, the high bits of each step folded into the low ones.
 SharedLoad::SharedLoad(const Site& site, const isa::DmaLoad& op, const CoreGroup& cores)
     : site(site), cores(cores), transfer(0xcbf29ce484222325) {
   for (const int64_t value : {op.src, op.n0, op.n1, op.n2, op.bytes, op.ss0, op.ss1, op.ss2}) {
