@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from opennpu.sglang_integration import memory
+
 PAGE_SIZE = 16
 """Tokens. Pages of 1 have a descriptor for each token; larger ones share fewer prefixes."""
 
@@ -46,7 +48,8 @@ UNSUPPORTED = (
 
 
 def prepare(arguments) -> None:
-    """Fills in SGLang's ServerArgs. Raises ValueError that names every option that is not supported."""
+    """Fills in SGLang's ServerArgs. Raises ValueError that names every option that is not supported, or for a
+    chip that cannot hold the weights."""
     problems = [
         f"{rule.option} {value}: not supported on the device opennpu; {rule.remedy}"
         for rule in UNSUPPORTED
@@ -64,6 +67,10 @@ def prepare(arguments) -> None:
         arguments.dtype = "bfloat16"  # SGLang would take float16 for what is not in bfloat16
     if arguments.page_size is None:
         arguments.page_size = PAGE_SIZE
+    if arguments.mem_fraction_static is None and memory.capacity() < memory.SMALL:
+        arguments.mem_fraction_static = memory.STATIC
+    if problem := memory.problem(Path(arguments.model_path), arguments.dtype):
+        raise ValueError(problem)
 
 
 def _quantization(model: Path) -> str | None:

@@ -1,8 +1,11 @@
 """What SGLang's scheduler tells of each batch that has run: to Prometheus, and to the log of launches."""
 
+import logging
 import os
 from collections.abc import Callable
 from typing import NamedTuple
+
+logger = logging.getLogger("sglang.opennpu")
 
 HOOK = "sglang.srt.managers.scheduler.Scheduler.process_batch_result"
 
@@ -48,12 +51,17 @@ class _Observers:
         self._observers: list[Callable[[Batch], None]] | None = None
 
     def __call__(self, nothing, scheduler, batch, result) -> None:
+        from opennpu.sglang_integration.faults import FAILURES  # late: the scheduler is there now
+
         if self._observers is None:
             self._observers = list(_observers(scheduler))
         seen = Batch(scheduler, batch)
         if seen.phase:
             for observe in self._observers:
-                observe(seen)
+                try:
+                    observe(seen)
+                except FAILURES as error:  # of a counter that the chip does not tell; no request needs it
+                    logger.warning("a batch is not counted: %s", error)
 
 
 def _observers(scheduler):

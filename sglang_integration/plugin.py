@@ -10,14 +10,20 @@ def activate() -> str:
     os.environ.setdefault("SGLANG_ROPE_CACHE_FP32", "1")  # cosines and sines enter the chip unrounded
     # The next batch is prepared on another stream: it must not write what this one still reads.
     os.environ.setdefault("SGLANG_ENABLE_WAR_BARRIER", "1")
+    os.environ.setdefault("SGLANG_CUDA_COREDUMP_BEFORE_CRASH", "0")  # it waits a minute for what never comes
     return "opennpu.sglang_integration.platform:OpenNpuPlatform"
 
 
+SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
 HOOKED = {
-    "sglang.srt.managers.scheduler.Scheduler.run_batch": "faults",
-    "sglang.srt.managers.scheduler.Scheduler.process_batch_result": "faults",
-    "sglang.srt.managers.scheduler.Scheduler.get_next_batch_to_run": "faults",
-    "sglang.srt.managers.scheduler.Scheduler.stash_chunked_request": "faults",
+    f"{SCHEDULER}.event_loop_normal": "faults",
+    f"{SCHEDULER}.event_loop_overlap": "faults",
+    f"{SCHEDULER}.flush_cache": "faults",
+    f"{SCHEDULER}.get_next_batch_to_run": "faults",
+    f"{SCHEDULER}.launch_batch_sample_if_needed": "faults",
+    f"{SCHEDULER}.process_batch_result": "faults",
+    f"{SCHEDULER}.run_batch": "faults",
+    f"{SCHEDULER}.stash_chunked_request": "faults",
     "sglang.srt.mem_cache.pool_host.mha.get_mha_host_pool_cls": "host_pool",
 }
 """Functions of SGLang → the file here whose function of the same name stands around it."""

@@ -19,7 +19,7 @@ def check_shapes(model_dir: Path) -> None:
     expected = _expected_shapes(model_dir)
     problems = []
     for file in sorted(model_dir.glob("*.safetensors")):
-        for name, shape in _shapes(file).items():
+        for name, shape in shapes(file).items():
             if expected.get(name, shape) != shape:
                 what = f"weight {name} has the shape {shape} instead of {expected[name]}"
                 problems.append(Problem(what, where=str(file)))
@@ -39,7 +39,7 @@ def _expected_shapes(model_dir: Path) -> dict[str, list[int]]:
     return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def _shapes(file: Path) -> dict[str, list[int]]:
+def shapes(file: Path) -> dict[str, list[int]]:
     """From the header of a safetensors file."""
     try:
         with safe_open(file, framework="pt") as weights:

@@ -7,6 +7,7 @@ from opennpu.compiler.weights import check_weights, pieces
 from opennpu.runtime.dtypes import DTYPES
 from opennpu.runtime.signature import Signature
 from opennpu.sglang_integration import export
+from opennpu.sglang_integration.memory import too_small
 from torch import Tensor, nn
 
 logger = logging.getLogger("sglang.opennpu")
@@ -59,12 +60,18 @@ def _on(parameter: nn.Parameter, device: torch.device | str) -> nn.Parameter:
 
 
 def _pack(model: nn.Module, signature: Signature, device: torch.device) -> Tensor:
+    """Raises MemoryError."""
     values = export.served_tensors(model)
     for name, (dtype, constant) in signature.model["constants"].items():
         values[name] = torch.tensor(constant, dtype=DTYPES[dtype])
     check_weights(signature.weights, values)
     logger.info("packing %.0f MB of weights into chip memory", signature.weight_bytes / 1e6)
-    memory = torch.empty(signature.weight_bytes, dtype=torch.uint8, device=device)
+    try:
+        memory = torch.empty(signature.weight_bytes, dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError as error:
+        kept = {t.data_ptr(): t.nbytes for t in values.values() if t.device == device}
+        needed = sum(kept.values()) + signature.weight_bytes
+        raise MemoryError(too_small("the packed weights and the output layer's", needed)) from error
     for offset, piece in pieces(signature.weights, values, signature.chip):
         memory[offset : offset + len(piece)].copy_(torch.frombuffer(bytearray(piece), dtype=torch.uint8))
     return memory

@@ -141,7 +141,14 @@ class _Watch:
             signal.signal(number, self._stop)
 
     def until_the_end(self) -> int:
+        told = False
         while (code := self.server.wait(0.5)) is None:
+            if self.deadline and not told:
+                told = True
+                print(
+                    f"npu-serve: ending; requests under way have {PATIENCE} s, a second signal cuts them off",
+                    file=sys.stderr,
+                )
             if self.server.ready.is_set() and not self.ready_at:
                 self._tell_ready()
             if self.deadline and time.monotonic() > self.deadline:

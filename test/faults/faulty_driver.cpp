@@ -6,8 +6,8 @@
 //                           has as many arguments as ARG says: 5/20 is number 5 of 20
 //   launch N run FILE       launches the program image in the file, which takes no arguments, instead
 //
-// and holds for one call; the file is removed when it is read. FAULTY_DRIVER_CHIP is the path of the
-// virtual chip's library.
+// and holds for one call; the file is removed when it is read, and FILE.done appears when the order is
+// carried out. FAULTY_DRIVER_CHIP is the path of the virtual chip's library.
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -68,6 +68,7 @@ Order take(const char* function, unsigned arguments = 0) {
   if (order.function != function || order.calls == 0) return {};
   if (order.what == "corrupt" && !order.operand.ends_with("/" + std::to_string(arguments))) return {};
   if (--order.calls != 0) return {};
+  if (const char* path = std::getenv("FAULTY_DRIVER_ORDER")) std::ofstream(std::string(path) + ".done");
   return std::exchange(order, {});
 }
 

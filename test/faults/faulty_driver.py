@@ -66,5 +66,13 @@ def write(path: Path, text: str) -> None:
     part.rename(path)
 
 
+def carried_out(path: Path) -> bool:
+    """Whether an order of this file has been carried out since the last time this was asked."""
+    done = path.with_name(path.name + ".done")
+    seen = done.exists()
+    done.unlink(missing_ok=True)
+    return seen
+
+
 def device(**options) -> Device:
     return Device("npu1-lite", driver=library(), **options)

@@ -113,7 +113,12 @@ CALLABLES = {
     f"{SRT}.managers.schedule_batch:Req.finished": [],
     f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator.available_size": [],
     f"{SRT}.runtime_context:get_observability": [],
+    f"{SRT}.runtime_context:get_schedule": [],
     # failures: what is hooked, and what the hooks call
+    f"{SRT}.managers.scheduler:Scheduler.event_loop_normal": [],
+    f"{SRT}.managers.scheduler:Scheduler.event_loop_overlap": [],
+    f"{SRT}.managers.scheduler:Scheduler.flush_cache": [],
+    f"{SRT}.managers.scheduler:Scheduler.launch_batch_sample_if_needed": ["batch_result", "cur_batch"],
     f"{SRT}.managers.scheduler:Scheduler.run_batch": ["batch"],
     f"{SRT}.managers.scheduler:Scheduler.get_next_batch_to_run": ["running_batch", "last_batch"],
     f"{SRT}.managers.scheduler:Scheduler.stash_chunked_request": ["req"],
@@ -123,7 +128,6 @@ CALLABLES = {
         "reqs", "return_logprob", "skip_req",
     ],
     f"{SRT}.managers.schedule_batch:FINISH_ABORT": ["message", "status_code", "err_type"],
-    f"{SRT}.managers.schedule_batch:NextBatchPlan": ["batch_to_run", "running_batch"],
     f"{SRT}.managers.schedule_batch:Req.update_finish_state": ["new_accepted_len"],
     f"{SRT}.managers.schedule_batch:ReqKvInfo.mark_kv_released": [],
     f"{SRT}.mem_cache.base_prefix_cache:BasePrefixCache.reset": [],
@@ -208,7 +212,8 @@ FIELDS = {
     f"{SRT}.models.llama:LlamaModel": ["embed_tokens"],
     f"{SRT}.platforms.device_mixin:PlatformEnum": ["OOT"],
     f"{SRT}.server_args:ServerArgs": [
-        "model_path", "dtype", "device", "attention_backend", "sampling_backend", "disable_cuda_graph",
+        "model_path", "dtype", "mem_fraction_static", "chunked_prefill_size", "device", "attention_backend",
+        "sampling_backend", "disable_cuda_graph",
         "skip_tokenizer_init", "log_level", "page_size", "sleep_on_idle", "served_model_name",
         "disable_hybrid_swa_memory", "enable_metrics", "hicache_io_backend", "hicache_mem_layout",
         *(rule.field for rule in UNSUPPORTED),
@@ -221,6 +226,7 @@ FIELDS = {
     f"{SRT}.managers.schedule_batch:Req": [
         "output_ids", "time_stats", "to_finish", "finished_reason", "discard_output_reason",
         "inflight_middle_chunks", "is_retracted", "skip_radix_cache_insert", "kv", "lock", "return_logprob",
+        "finished_output",
     ],
     f"{SRT}.observability.req_time_stats:SchedulerReqTimeStats": ["wait_queue_entry_time"],
     f"{SRT}.managers.scheduler:Scheduler": [

@@ -132,7 +132,7 @@ def test_a_launch_that_traps_or_never_ends(tmp_path):
     faulty(
         f"""
 place = "layers.0.mlp at model.py:7 on core 0: read of"
-limit = "layers.1.mlp at model.py:9 on core 0: the launch ran past the limit of 200 milliseconds"
+limit = "layers.1.mlp at model.py:9 on core 0: the launch ran past the limit of 2000 milliseconds"
 for path, status, message in (("{trap}", "trap", place), ("{endless}", "timeout", limit)):
     error = fails(order("launch", call=1, what=f"run {{path}}"), work, message=message)
     assert error.error_code == faulty_driver.STATUSES[status]
@@ -150,7 +150,8 @@ for path, status, message in (("{trap}", "trap", place), ("{endless}", "timeout"
     as_before()
 """,
         tmp_path,
-        OPENNPU_LAUNCH_LIMIT=0.2,
+        OPENNPU_LAUNCH_LIMIT=2,  # seconds, of which a launch that ends needs some millionths
+        OPENNPU_THREADS=1,  # it waits for no other thread to be scheduled
     )
 
 

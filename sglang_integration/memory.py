@@ -1,0 +1,40 @@
+"""What a chip's memory has to hold for a server, told ahead of loading or where it does not fit."""
+
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+
+from opennpu.runtime.settings import settings, variable
+from opennpu.sglang_integration.weight_shapes import shapes
+
+ITEM_BYTES = {"bfloat16": 2, "float32": 4, "float": 4}
+STATIC = 0.9
+"""--mem-fraction-static where the chip is small: weights and KV pages; the rest is for what launches need."""
+SMALL = 8 << 30
+"""Bytes of a chip for which SGLang's default is no good: it sets some 4 GiB aside, whatever there is."""
+
+
+def capacity() -> int:
+    """Bytes of the chip."""
+    return settings().hbm_bytes or settings().load_chip().hbm_bytes
+
+
+def problem(model: Path, dtype: str) -> str | None:
+    """What to say of a model whose weights are more than the chip can hold; None where they may fit."""
+    needed = sum(map(prod, _checkpoint(model))) * ITEM_BYTES[dtype]
+    return too_small(f"the weights of {model}", needed) if needed > STATIC * capacity() else None
+
+
+def too_small(what: str, needed: int) -> str:
+    """`needed`: bytes of the chip that weights take."""
+    enough = (int(needed * 2 / STATIC) >> 20) + 64 << 20  # room for padding and some KV pages
+    return (
+        f"{what} take {needed / 1e6:.1f} MB of chip memory or more; the chip has "
+        f"{capacity() / 1e6:.1f} MB. Set {variable('hbm_bytes')} to {enough} or more, or "
+        f"{variable('chip')} to a chip with as much memory"
+    )
+
+
+def _checkpoint(model: Path) -> Iterable[list[int]]:
+    for file in sorted(model.glob("*.safetensors")):
+        yield from shapes(file).values()
