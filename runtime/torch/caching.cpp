@@ -279,7 +279,8 @@ void CachedMemory::out_of_memory(size_t bytes) {
       " is allocated by PyTorch, and ", format_size(reserved() - allocated),
       " is reserved by PyTorch but unallocated. Drop tensors that are no longer needed, use "
       "smaller batches or a shorter context; the memory that other owners hold (a pool of KV "
-      "pages, say) can be made smaller; for the virtual chip OPENNPU_HBM_BYTES sets the capacity.");
+      "pages, say) can be made smaller; the virtual chip has room for this with OPENNPU_HBM_BYTES=",
+      total + round_up(bytes, kMinBlockSize), " or more.");
 }
 
 }  // namespace opennpu::torch_device
