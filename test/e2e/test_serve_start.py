@@ -7,9 +7,7 @@ import subprocess
 import sys
 
 import pytest
-import requests
 from opennpu.tools import npu_serve
-from serve_process import Serving
 from tiny_models import run_tool
 
 
@@ -120,22 +118,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.serving  # three starts
-def test_a_chip_with_little_memory(tiny_llama, tmp_path, monkeypatch):
-    """What is said to be enough is; what leaves no pages is told with the value that would."""
+@pytest.mark.serving  # a start of its own
+def test_weights_that_the_chip_cannot_hold(tiny_llama, monkeypatch):
     monkeypatch.setenv("OPENNPU_HBM_BYTES", "100000")
     done = run_tool("npu_serve", tiny_llama, "--port", free_port())
     assert done.returncode == 2
-    enough = re.search(r"the chip has 0.1 MB. Set OPENNPU_HBM_BYTES to (\d+) or more", done.stderr)
-    monkeypatch.setenv("OPENNPU_HBM_BYTES", enough[1])
-    with Serving(tiny_llama, tmp_path) as server:
-        tokens = re.search(r"KV pool of (\d+) tokens", server.log_text())
-        assert int(tokens[1]) > 256
-        body = {"input_ids": [5, 6, 7], "sampling_params": {"max_new_tokens": 4}}
-        assert requests.post(f"{server.url}/generate", json=body, timeout=120).ok
-    started = Serving(tiny_llama, tmp_path, "--mem-fraction-static", "0.001")
-    started.launch()
-    assert started.process.wait(300) == 1
-    assert re.search(
-        r"ended: .* Raise --mem-fraction-static above 0\.\d+", started.log_text().splitlines()[-1]
-    )
+    assert re.search(r"the chip has 0.1 MB. Set OPENNPU_HBM_BYTES to \d+ or more", done.stderr)
