@@ -128,11 +128,15 @@ class Evidence:
 
 def evidence(running: Server) -> Evidence:
     log, metrics = running.log_text(), running.metrics()
+
+    def counted(name: str) -> int:
+        return int(metrics.get(f"sglang:{name}_total", 0))  # SGLang tells of no count before its first
+
     return Evidence(
         max(int(found) for found in re.findall(r"Prefill batch.*?#new-token: (\d+)", log)),
-        int(metrics["sglang:evicted_tokens_total"]),
-        int(metrics["sglang:num_retracted_requests_total"]),
-        int(metrics["sglang:cached_tokens_total"]),
+        counted("evicted_tokens"),
+        counted("num_retracted_requests"),
+        counted("cached_tokens"),
         max(map(int, re.findall(r"page canary: (\d+) launches", log)), default=0),
     )
 
