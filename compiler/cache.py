@@ -62,7 +62,9 @@ class Cache:
         with _locked(folder):
             if anew or not _is_valid(folder):
                 _build(folder, build)
-        self._make_room(key)
+            added = (folder / DATA).stat().st_size
+        if self._is_due(added):
+            self._make_room(key)
         return folder / DATA
 
     def entries(self) -> list[Entry]:
@@ -84,14 +86,30 @@ class Cache:
             else:
                 _remove(folder)
 
+    def _is_due(self, added: int) -> bool:
+        """Whether to look at all entries, which takes long where there are thousands of operators."""
+        left = _before_next_look.get(self._place, 0) - added
+        _before_next_look[self._place] = left
+        return left < 0
+
     def _make_room(self, keep: str) -> None:
         entries = self.entries()
         total = sum(entry.bytes for entry in entries)
         for entry in entries:
             if total <= self.limit_bytes:
-                return
+                break
             if entry.key != keep and _remove(entry.path.parent):
                 total -= entry.bytes
+        # Other processes add to the folder too: each takes a part of what is free.
+        _before_next_look[self._place] = (self.limit_bytes - total) // 8
+
+    @property
+    def _place(self) -> tuple[Path, int]:
+        return self.folder, self.limit_bytes
+
+
+_before_next_look: dict[tuple[Path, int], int] = {}
+"""For a folder and a limit: the bytes that this process may add before it looks at all entries again."""
 
 
 def default_folder() -> Path:

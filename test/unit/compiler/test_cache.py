@@ -81,6 +81,14 @@ def test_least_recently_used_go_first(tmp_path):
     assert {e.key for e in cache.entries()} == {"large"}
 
 
+def test_entries_are_looked_at_rarely_while_there_is_room(tmp_path, monkeypatch):
+    cache, looks = Cache(tmp_path, limit_bytes=10_000_000), []
+    monkeypatch.setattr(cache, "entries", lambda: looks.append(1) or [])
+    for key in range(100):
+        cache.get_or_build(str(key), Builder(bytes(100)))
+    assert len(looks) == 1
+
+
 def _age(cache):
     for i, entry in enumerate(cache.entries()):
         os.utime(entry.path.parent / CHECKSUM, ns=(i, i))
