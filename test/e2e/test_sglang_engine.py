@@ -61,9 +61,8 @@ def test_tokens_and_logprobs_are_those_of_transformers(tiny_llama: Path, referen
 @pytest.mark.parametrize(
     "name",
     [
-        "gemma2",
         "qwen3-moe",
-        *(pytest.param(name, marks=pytest.mark.serving) for name in ("gemma3", "mixtral")),
+        *(pytest.param(name, marks=pytest.mark.serving) for name in ("gemma2", "gemma3", "mixtral")),
     ],
 )
 def test_other_models(tiny_model, tmp_path, name):

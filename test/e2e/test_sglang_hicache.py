@@ -10,6 +10,7 @@ PROMPTS = [CHOOSE.choices(range(2, 250), k=100) for _ in range(6)]
 POOL = 256  # tokens: two of the prompts
 
 
+@pytest.mark.serving  # engines of its own
 @pytest.mark.parametrize(
     "options",
     [
