@@ -25,6 +25,9 @@ CONFIGURATIONS = {
 }
 """Name → environment, arguments of the engine."""
 
+LONGER = {"compiled, pages of 16", "compiled, no radix cache, no overlap"}
+"""Run with make serving-tests, as an engine takes long to start; the server of test_serve.py has the first."""
+
 
 @pytest.fixture(scope="module")
 def reference(tiny_llama):
@@ -38,7 +41,10 @@ def load(model: Path):
     return AutoModelForCausalLM.from_pretrained(model, **options).eval()
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.serving] if name in LONGER else []) for name in CONFIGURATIONS],
+)
 def test_tokens_and_logprobs_are_those_of_transformers(tiny_llama: Path, reference, tmp_path, name):
     """Twice: the second time prompts are found in the radix cache; then with the prompts' logprobs."""
     environment, options = CONFIGURATIONS[name]
