@@ -26,7 +26,7 @@ CONFIGURATIONS = {
 """Name → environment, arguments of the engine."""
 
 LONGER = {"compiled, pages of 16", "compiled, no radix cache, no overlap"}
-"""Run with make serving-tests, as an engine takes long to start; the server of test_serve.py has the first."""
+"""Run with make serving-tests, as an engine starts for long; the server of test_serve.py has the first."""
 
 
 @pytest.fixture(scope="module")
