@@ -348,12 +348,27 @@ def test_bench_serving(server, model, tmp_path):
 # ---- the end
 
 
-def test_it_ends_cleanly_and_reports(server, report_file):
-    """The last test of this server."""
+def under_way(server: Serving, count: int):
+    """A stream of `count` requests of 200 new tokens each, of which the first has begun."""
+    body = {"input_ids": [[5, 6, 7]] * count, "stream": True}
+    body["sampling_params"] = {"temperature": 0, "ignore_eos": True, "max_new_tokens": 200}
+    response = requests.post(f"{server.url}/generate", json=body, stream=True, timeout=120)
+    lines = (json.loads(line[6:]) for line in response.iter_lines() if line[6:7] == b"{")
+    assert next(lines)["meta_info"]["completion_tokens"] < 200
+    return lines
+
+
+def test_ctrl_c_ends_it_cleanly_and_it_reports(server, report_file):
+    """The last test of this server. What is under way is answered, and then nothing is left."""
     generate(server, [5, 6, 7])
     shared, processes = server.shared_memory(), server.processes()
     assert shared and len(processes) >= 3
-    assert server.end(signal.SIGTERM) == 0, server.log_text()[-4000:]
+    lines = under_way(server, 3)
+    server.process.send_signal(signal.SIGINT)
+    ends = [line["meta_info"] for line in lines if line["meta_info"]["finish_reason"]]
+    assert [end["completion_tokens"] for end in ends] == [200] * 3
+    assert server.process.wait(90) == 0, server.log_text()[-4000:]
+    assert "npu-serve: ending; requests under way have 30 s" in server.log_text()
     assert not [name for name in shared if Path(name).exists()]
     assert not [pid for pid in processes.values() if runs(pid)]
     report = json.loads(report_file.read_text())
