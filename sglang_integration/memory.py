@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
+import torch
 from opennpu.runtime.settings import settings, variable
 from opennpu.sglang_integration.weight_shapes import shapes
 
@@ -25,12 +26,42 @@ def problem(model: Path, dtype: str) -> str | None:
     return too_small(f"the weights of {model}", needed) if needed > STATIC * capacity() else None
 
 
+def configure(function, *args, **options):
+    """SGLang's sizing of the KV pool. Where no page fits, MemoryError says what has room.
+
+    SGLang's own text gives the fraction at which there is none yet.
+    """
+    try:
+        return function(*args, **options)
+    except (ValueError, RuntimeError) as error:
+        if "--mem-fraction-static" not in str(error):
+            raise
+        from sglang.srt.runtime_context import get_schedule
+
+        free, total = torch.opennpu.mem_get_info()
+        raise MemoryError(no_pages(total - free, get_schedule().mem_fraction_static)) from error
+
+
+def no_pages(needed: int, fraction: float) -> str:
+    """What to say where weights take `needed` bytes and leave no KV pages of that fraction of the chip."""
+    text = f"no KV pages fit into the chip's memory: --mem-fraction-static is {fraction}, and "
+    if enough(needed) > capacity():
+        text += too_small("the weights", needed)
+    else:
+        text += f"the weights take {needed / 1e6:.1f} MB of the chip's {capacity() / 1e6:.1f} MB"
+    return text if fraction >= STATIC else f"{text}. Set --mem-fraction-static to {STATIC}"
+
+
+def enough(needed: int) -> int:
+    """Bytes of a chip that has room for `needed` bytes of weights, padding and some KV pages."""
+    return (int(needed * 2 / STATIC) >> 20) + 64 << 20
+
+
 def too_small(what: str, needed: int) -> str:
     """`needed`: bytes of the chip that weights take."""
-    enough = (int(needed * 2 / STATIC) >> 20) + 64 << 20  # room for padding and some KV pages
     return (
         f"{what} take {needed / 1e6:.1f} MB of chip memory or more; the chip has "
-        f"{capacity() / 1e6:.1f} MB. Set {variable('hbm_bytes')} to {enough} or more, or "
+        f"{capacity() / 1e6:.1f} MB. Set {variable('hbm_bytes')} to {enough(needed)} or more, or "
         f"{variable('chip')} to a chip with as much memory"
     )
 

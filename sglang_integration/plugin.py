@@ -24,13 +24,14 @@ HOOKED = {
     f"{SCHEDULER}.process_batch_result": "faults",
     f"{SCHEDULER}.run_batch": "faults",
     f"{SCHEDULER}.stash_chunked_request": "faults",
+    "sglang.srt.mem_cache.kv_cache_configurator.KVCacheConfigurator.configure": "memory",
     "sglang.srt.mem_cache.pool_host.mha.get_mha_host_pool_cls": "host_pool",
 }
 """Functions of SGLang → the file here whose function of the same name stands around it."""
 
 
 def observe() -> None:
-    """`sglang.srt.plugins`: metrics, log of launches, what is done about failures, pages on the host."""
+    """`sglang.srt.plugins`: metrics, log of launches, failures, short memory, pages on the host."""
     from opennpu.sglang_integration import observer
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 

@@ -66,6 +66,7 @@ CALLABLES = {
     f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool.move_kv_cache": ["tgt_loc", "src_loc"],
     f"{SRT}.mem_cache.memory_pool:unwrap_write_loc": ["loc_info"],
     f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool._mha_buffer_info": [],
+    f"{SRT}.mem_cache.kv_cache_configurator:KVCacheConfigurator.configure": ["pre_model_load_memory"],
     # pages on the host
     f"{SRT}.mem_cache.pool_host.mha:get_mha_host_pool_cls": ["buffer_info"],
     f"{SRT}.mem_cache.pool_host.mha:MHATokenToKVPoolHost.init_kv_buffer": [],

@@ -41,6 +41,32 @@ def test_weights_that_do_not_fit(model, chip, dtype, item):
     assert memory.problem(model, dtype) is None
 
 
+def test_no_room_for_pages(chip):
+    """Of a chip with room the fraction is told, else the bytes that have room; both where both are short."""
+    needed, fraction = 100 << 20, f"Set --mem-fraction-static to {memory.STATIC}"
+    chip(needed * 10 // 9)
+    text = memory.no_pages(needed, memory.STATIC)
+    assert fraction not in text
+    assert fraction in memory.no_pages(needed, 0.1)
+    room = int(re.search(r"Set OPENNPU_HBM_BYTES to (\d+) or more", text)[1])
+    assert memory.STATIC * room > 2 * needed
+    chip(room)
+    text = memory.no_pages(needed, 0.1)
+    assert fraction in text and "OPENNPU_HBM_BYTES" not in text
+
+
+def sizing(*texts: str):
+    for text in texts:
+        raise RuntimeError(text)
+    return "a pool"
+
+
+def test_other_failures_of_sizing_are_as_they_were():
+    assert memory.configure(sizing) == "a pool"
+    with pytest.raises(RuntimeError, match="something else"):
+        memory.configure(sizing, "something else")
+
+
 def test_a_model_without_safetensors_is_not_judged(tmp_path, chip):
     chip(1)
     assert memory.problem(tmp_path, "bfloat16") is None
