@@ -133,6 +133,7 @@ ATTENTION = Bound(
 )
 FUSED = Bound(
     (_partial(what="the longest row"), Part(4.5, "each op of the region: " + NATIVE, "ops")),
+    note="no exponential of more than 1 in size, in which a rounding ahead of it would grow",
     row=True,
     roundings="rounded",
 )
