@@ -183,7 +183,8 @@ std::optional<Refusal> run_update(const Call& call) {
   std::vector<c10::IValue> inputs = call.inputs().vec();
   const at::Tensor given = inputs[0].toTensor();
   const at::Tensor result = call.form == Form::in_place ? given : given.clone();
-  if (at::has_internal_overlap(result) == at::MemOverlap::Yes) return Refusal{"it writes places that overlap"};
+  if (at::has_internal_overlap(result) == at::MemOverlap::Yes)
+    return Refusal{"it writes places that overlap"};
   inputs[0] = result;
   Gathered gathered;
   for (const c10::IValue& input : inputs) {
