@@ -1,13 +1,9 @@
-"""A launch that fails ends its requests with an error, not the server.
+"""A launch that fails ends the requests under way with an error, not the server.
 
-SGLang's scheduler ends with the first exception that a forward raises. The hooks here, put around its
-methods of the same names by `plugin.py`, catch the chip's failures where they appear: in `run_batch` and
-`launch_batch_sample_if_needed`, when a call of the driver fails, or ahead of `process_batch_result`, when the
-work of the batch has: the event behind its results tells. By then the next batch may be queued; its work was
-skipped and its event tells the same. The requests of a batch that failed are answered with an error, and
-their pages freed. What fails anywhere else in the scheduler's loop leaves its books half written: then all
-requests are answered so, pools and prefix cache begin anew, and the loop too. A chip that is lost ends the
-server.
+SGLang's scheduler ends with the first exception. Where the chip's failure comes through, in planning, in a
+forward or in the reading of results, its books may be half written, on the chip too: work behind the failure
+was skipped, and with it what says which pages are whose. So all requests are answered with the error, pools
+and prefix cache begin anew, and the scheduler's loop too. A chip that is lost ends the server.
 """
 
 import itertools
@@ -17,7 +13,6 @@ from http import HTTPStatus
 import torch
 from opennpu.runtime.device import NpuError
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, Req, ScheduleBatch
-from sglang.srt.managers.utils import GenerationBatchResult
 from sglang.srt.runtime_context import get_schedule
 
 logger = logging.getLogger("sglang.opennpu")
@@ -27,52 +22,12 @@ DEVICE_LOST = 11  # NPU_ERROR_DEVICE_LOST of npu.h
 MOST_STREAMS = 64  # of a device; each may hold a failure
 
 
-class FailedBatch(GenerationBatchResult):
-    """The result of a batch whose requests have been answered."""
-
-
-def run_batch(run, scheduler, batch, *args, **options):
-    try:
-        return run(scheduler, batch, *args, **options)
-    except FAILURES as error:
-        end_batch(scheduler, batch, error)
-        return FailedBatch()
-
-
-def launch_batch_sample_if_needed(launch, scheduler, result, batch):
-    """Of a batch that run_batch has put at the end of the queue of results."""
-    try:
-        return launch(scheduler, result, batch)
-    except FAILURES as error:
-        end_batch(scheduler, batch, error)
-        scheduler.result_queue[-1] = (scheduler.result_queue[-1][0], FailedBatch())
-
-
 def process_batch_result(process, scheduler, batch, result):
-    if isinstance(result, FailedBatch):
-        return
-    try:
-        _wait(result)
-    except FAILURES as error:  # nothing of the result has been read
-        end_batch(scheduler, batch, error)
-        return
+    _wait(result)  # a failure is told before anything of the result is read
     process(scheduler, batch, result)
 
 
-def stash_chunked_request(stash, scheduler, req):
-    """A piece of a prompt enters the prefix cache with the whole, once that is known to be computed."""
-    kept, req.skip_radix_cache_insert = req.skip_radix_cache_insert, True
-    try:
-        stash(scheduler, req)
-    finally:
-        req.skip_radix_cache_insert = kept
-
-
 def get_next_batch_to_run(plan, scheduler, *args, **options):
-    prompts = scheduler.waiting_queue and not scheduler.running_batch.batch_is_full
-    if prompts or scheduler.chunked_req is not None:
-        # Their pages are found on the chip, behind the batch under way: its failure would end that halfway.
-        _end_failed_batches(scheduler)
     scheduler.opennpu_requests = _requests(scheduler)  # amid the planning some are in no queue and no batch
     return plan(scheduler, *args, **options)
 
@@ -99,35 +54,8 @@ event_loop_normal = event_loop_overlap = event_loop
 # ---- what is done about a failure
 
 
-def _end_failed_batches(scheduler) -> None:
-    """Waits for the batches whose results are queued."""
-    queue = getattr(scheduler, "result_queue", ())
-    for i, (batch, result) in enumerate(list(queue)):
-        try:
-            _wait(result)
-        except FAILURES as error:
-            end_batch(scheduler, batch, error)
-            queue[i] = batch, FailedBatch()
-
-
-def end_batch(scheduler, batch: ScheduleBatch, error: Exception) -> None:
-    """Answers the batch's requests with the error and frees what they hold. Raises for a lost chip."""
-    reason = _settle(error)
-    chunked = None
-    for req in batch.reqs:
-        if req.inflight_middle_chunks > 0:  # SGLang ends it, when no piece of it is under way
-            req.inflight_middle_chunks -= 1
-            req.discard_output_reason = reason
-            scheduler._pending_chunked_abort_req = chunked = req
-        elif not req.finished() and not req.is_retracted:
-            _finish(req, reason)
-            scheduler.batch_result_processor._handle_sampling_mask_abort(req)  # frees, caches nothing
-    _tell(len(batch.reqs), error)
-    scheduler.output_streamer.stream_output(batch.reqs, batch.return_logprob, chunked)
-
-
 def begin_anew(scheduler, error: Exception) -> None:
-    """Answers all requests with the error and empties queues, pools and prefix cache."""
+    """Answers all requests with the error, empties queues, pools and prefix cache. Raises for a lost chip."""
     reason = _settle(error)
     logger.error("all requests fail, pools and prefix cache begin anew", exc_info=error)
     planned = getattr(scheduler, "opennpu_requests", ())
@@ -192,8 +120,6 @@ def _settle(error: Exception) -> FINISH_ABORT:
 
 def _wait(result) -> None:
     """Until the work behind a result is done. Raises its failure."""
-    if isinstance(result, FailedBatch):
-        return
     if result.copy_done is not None:
         result.copy_done.synchronize()
     else:

@@ -20,10 +20,7 @@ HOOKED = {
     f"{SCHEDULER}.event_loop_overlap": "faults",
     f"{SCHEDULER}.flush_cache": "faults",
     f"{SCHEDULER}.get_next_batch_to_run": "faults",
-    f"{SCHEDULER}.launch_batch_sample_if_needed": "faults",
     f"{SCHEDULER}.process_batch_result": "faults",
-    f"{SCHEDULER}.run_batch": "faults",
-    f"{SCHEDULER}.stash_chunked_request": "faults",
     "sglang.srt.mem_cache.kv_cache_configurator.KVCacheConfigurator.configure": "memory",
     "sglang.srt.mem_cache.pool_host.mha.get_mha_host_pool_cls": "host_pool",
 }

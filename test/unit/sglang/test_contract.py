@@ -119,12 +119,7 @@ CALLABLES = {
     f"{SRT}.managers.scheduler:Scheduler.event_loop_normal": [],
     f"{SRT}.managers.scheduler:Scheduler.event_loop_overlap": [],
     f"{SRT}.managers.scheduler:Scheduler.flush_cache": [],
-    f"{SRT}.managers.scheduler:Scheduler.launch_batch_sample_if_needed": ["batch_result", "cur_batch"],
-    f"{SRT}.managers.scheduler:Scheduler.run_batch": ["batch"],
     f"{SRT}.managers.scheduler:Scheduler.get_next_batch_to_run": ["running_batch", "last_batch"],
-    f"{SRT}.managers.scheduler:Scheduler.stash_chunked_request": ["req"],
-    f"{SRT}.managers.scheduler_components.batch_result_processor"
-    ":SchedulerBatchResultProcessor._handle_sampling_mask_abort": ["req"],
     f"{SRT}.managers.scheduler_components.output_streamer:SchedulerOutputStreamer.stream_output": [
         "reqs", "return_logprob", "skip_req",
     ],
@@ -225,15 +220,15 @@ FIELDS = {
         "reqs", "forward_mode", "extend_lens", "seq_lens_cpu", "launch_ts", "return_logprob",
     ],
     f"{SRT}.managers.schedule_batch:Req": [
-        "output_ids", "time_stats", "to_finish", "finished_reason", "discard_output_reason",
-        "inflight_middle_chunks", "is_retracted", "skip_radix_cache_insert", "kv", "lock", "return_logprob",
+        "output_ids", "time_stats", "to_finish", "finished_reason",
+        "inflight_middle_chunks", "kv", "lock", "return_logprob",
         "finished_output",
     ],
     f"{SRT}.observability.req_time_stats:SchedulerReqTimeStats": ["wait_queue_entry_time"],
     f"{SRT}.managers.scheduler:Scheduler": [
         "tp_worker", "token_to_kv_pool_allocator", "server_args", "waiting_queue", "running_batch",
         "last_batch", "result_queue", "chunked_req", "tree_cache", "_pending_chunked_abort_req",
-        "req_to_token_pool", "output_streamer", "batch_result_processor",
+        "req_to_token_pool", "output_streamer",
     ],
     f"{SRT}.managers.schedule_batch:ReqKvInfo": ["req_pool_idx"],
     f"{SRT}.managers.tp_worker:TpModelWorker": ["model_runner"],
