@@ -22,6 +22,17 @@ except ImportError as error:
 
 ENGINES = ("load", "store", "matrix", "vector")
 PAGE_SIZE = 16  # tokens
+TOTALS = (
+    "cycles",
+    "seconds",
+    "shared_bytes",
+    "hbm_gbps",
+    "macs",
+    "hbm_bound",
+    "matrix_bound",
+    "roofline_ratio",
+)
+"""What every account of a launch tells of it as a whole."""
 
 
 @dataclass(frozen=True)
@@ -157,19 +168,9 @@ class TimingReport:
 
     def to_dict(self) -> dict:
         """Everything, for JSON."""
-        names = ("cycles", "seconds", "barriers", "instructions", "bytes_loaded", "bytes_stored")
-        names += (
-            "shared_bytes",
-            "hbm_gbps",
-            "macs",
-            "hbm_bound",
-            "matrix_bound",
-            "roofline_ratio",
-            "utilisation",
-            "stalls",
-        )
+        names = ("barriers", "instructions", "bytes_loaded", "bytes_stored", "utilisation", "stalls")
         names += ("hbm_contention", "bank_conflicts", "cores", "ops")
-        return {"chip": self.chip.name, **{name: getattr(self, name) for name in names}}
+        return {"chip": self.chip.name, **{name: getattr(self, name) for name in (*TOTALS, *names)}}
 
     def _share(self, cycles) -> float:
         return sum(cycles) / max(self.cycles * len(self.cores), 1)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 from opennpu.runtime.chip import Chip
+from opennpu.runtime.dtypes import DTYPES
 from opennpu.tools.fuzzing.models import NAMES, family
-from opennpu.tools.fuzzing.operators import DTYPES, OPERATORS, Value
+from opennpu.tools.fuzzing.operators import OPERATORS, Value
 from torch import Tensor
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 16, 17, 31, 32, 33, 48, 64, 65, 100, 127, 128, 129, 130, 257)

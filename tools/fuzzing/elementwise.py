@@ -4,8 +4,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from opennpu.runtime.dtypes import DTYPES
 from opennpu.tools.fuzzing.registry import (
-    DTYPES,
     Choice,
     Value,
     broadcasts,

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from opennpu.runtime.dtypes import DTYPES
 from opennpu.tools.fuzzing.case import TWINS, Case
 from opennpu.tools.fuzzing.check import Finding, check
-from opennpu.tools.fuzzing.operators import DTYPES, OPERATORS
+from opennpu.tools.fuzzing.operators import OPERATORS
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

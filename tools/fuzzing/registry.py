@@ -13,14 +13,6 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float64)
-DTYPES = {
-    "f32": torch.float32,
-    "bf16": torch.bfloat16,
-    "i64": torch.int64,
-    "i32": torch.int32,
-    "i8": torch.int8,
-    "bool": torch.bool,
-}
 
 
 @dataclass(frozen=True)

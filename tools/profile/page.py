@@ -1,6 +1,6 @@
 """A recorded launch as one HTML page: the data, and a script that draws it (page.html)."""
 
-from opennpu.runtime.timing import ENGINES, TimingReport
+from opennpu.runtime.timing import ENGINES, TOTALS, TimingReport
 from opennpu.tools.npu_sim import CAUSES
 from opennpu.tools.page.template import filled
 from opennpu.tools.profile.names import op_name
@@ -43,18 +43,7 @@ def _chip(report: TimingReport) -> dict:
 
 
 def _totals(report: TimingReport) -> dict:
-    names = (
-        "cycles",
-        "seconds",
-        "hbm_bytes",
-        "shared_bytes",
-        "hbm_gbps",
-        "macs",
-        "hbm_bound",
-        "matrix_bound",
-        "roofline_ratio",
-    )
-    return {**{name: getattr(report, name) for name in names}, "instructions": report.instructions}
+    return {name: getattr(report, name) for name in (*TOTALS, "hbm_bytes", "instructions")}
 
 
 def _shares(report: TimingReport, engine: str) -> dict[str, float]:
