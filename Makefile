@@ -83,8 +83,8 @@ unit: $(DEMO)/model.npu
 serving-tests: $(DEMO)/model.npu $(VENV)/benchmarks
 	python -m pytest -v -rP -m serving test/e2e
 
-bench: $(DEMO)/model.npu
-	python benchmarks/engine.py $< --json build/bench.json
+bench: $(VENV)/installed
+	python benchmarks/engine.py --json build/bench.json
 
 # Slower than what was recorded on such a machine? `python benchmarks/gate.py record` records.
 bench-gate: $(DEMO)/model.npu

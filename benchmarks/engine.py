@@ -1,4 +1,12 @@
-"""Speed of a compiled language model on the native engine, beside what the machine can do at most."""
+"""Speed of a language model on the native engine, beside what the machine can do at most and other engines.
+
+Rounds go through all launches; the limits are measured beside every one, and medians count. Keys and values
+of contexts are random.
+
+  engine.py                                          SmolLM2-135M's shape, with random weights
+  engine.py --model Qwen3-0.6B --json out.json
+  engine.py --model build/demo/smollm2 --launches "decode, batch 1" "prefill 512" --peers
+"""
 
 import argparse
 import json
@@ -7,61 +15,42 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import shapes
 import torch
+from launches import LAUNCHES, PAGE_SIZE, POOL_PAGES, Launch
 from opennpu.compiler.image import build_image
 from opennpu.dialects.isa.encoding import Instruction, encode
 from opennpu.runtime.container import Container
 from opennpu.runtime.device import Device
-from opennpu.runtime.extents import Extent
 from opennpu.runtime.language_model import CachedSequence, Chunk, LanguageModel
 from opennpu.runtime.page_pool import PagePool
 from opennpu.runtime.program import Program
+from peers import PEERS, Peer, missing, sample
+from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
-PAGE_SIZE = 16  # tokens
-CONTEXT = 128  # tokens of each sequence before decoding
-PREFILL = 512  # tokens
-BATCHES = (1, 8, 16)
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One kind of launch, of `tokens` tokens; seconds is the median."""
-
-    name: str
-    tokens: int
-    seconds: float
-    best_seconds: float
-    spread: float  # interquartile range over the median
-    tokens_per_s: float
-    gb_per_s: float  # of HBM traffic as the compiler counts it, without reads of keys and values
-    gflop_per_s: float  # of matrix products, without attention
-    of_bandwidth: float  # ratio to what the probe reads
-    of_multiply_add: float  # ratio to the probe's multiply-adds, bf16 where the CPU has them, else f32
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     threads = args.threads or len(os.sched_getaffinity(0))
     torch.manual_seed(0)
-    program = Program.load(Device(Container.open(args.program).signature.chip, threads=threads), args.program)
-    limits = [_probe(threads)]
-    overhead = _launch_overhead(program.device)
-    launches = _measure(program, args.rounds)
-    limits.append(_probe(threads))
-    best = {name: max(limit[name] for limit in limits) for name in limits[0]}
-    result = {
-        "machine": _machine(threads),
-        "limits": best,
-        "launch_overhead_us": overhead * 1e6,
-        "launches": [asdict(_measurement(program, best, *launch)) for launch in launches],
-    }
+    try:
+        folder = shapes.directory(args.model)
+    except FileNotFoundError as error:
+        print(f"engine.py: error: {error}", file=sys.stderr)
+        return 1
+    model = _model(shapes.program(folder), threads)
+    peers = _peers(args.peers, folder, threads)
+    launches = [launch for launch in LAUNCHES if launch.name in args.launches]
+    result = {"model": args.model, "machine": _machine(threads)}
+    result |= {"launch_overhead_us": 1e6 * _launch_overhead(model.program.device)}
+    result |= _measure(model, peers, launches, args.rounds, threads)
+    for peer in peers:
+        peer.close()
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
     print(_table(result))
@@ -69,28 +58,93 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="engine.py", description=__doc__)
-    demo = ROOT / "build" / "demo" / "model.npu"
-    parser.add_argument("program", nargs="?", type=Path, default=demo, help="default: the demo's model.npu")
+    names = [launch.name for launch in LAUNCHES]
+    parser = argparse.ArgumentParser(
+        prog="engine.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", default="SmolLM2-135M", help=f"{', '.join(shapes.SHAPES)}, or a Hugging Face directory"
+    )
     parser.add_argument("--threads", type=int, help="worker threads; one for each CPU without it")
-    parser.add_argument("--rounds", type=int, default=15, help="launches of each kind; the median counts")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--launches", nargs="+", choices=names, default=names, metavar="NAME")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[*PEERS], metavar="NAME")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     return parser
+
+
+def _model(program: Path, threads: int) -> LanguageModel:
+    """Keys and values of all pages are random."""
+    loaded = Program.load(Device(Container.open(program).signature.chip, threads=threads), program)
+    pool = PagePool(loaded.device, loaded.signature.kv, PAGE_SIZE, POOL_PAGES)
+    for layer in range(pool.kv.layers):
+        for view in pool.views(layer):
+            view.uniform_(-1, 1)
+    return LanguageModel(loaded, pool)
+
+
+def _peers(names: list[str], folder: Path, threads: int) -> list[Peer]:
+    for name in names:
+        if package := missing(name):
+            print(f"{name} is skipped: there is no {package}", file=sys.stderr)
+    return [Peer(name, folder, threads) for name in names if not missing(name)]
 
 
 # ---- measuring
 
 
-def _measure(program: Program, rounds: int) -> list[tuple[str, int, int, list[float]]]:
-    """(name, tokens, rows of logits, seconds of each round) of every kind of launch."""
-    tokens = max(BATCHES) * (CONTEXT + rounds + 1 + PAGE_SIZE) + PREFILL
-    pool = PagePool(program.device, program.signature.kv, PAGE_SIZE, -(-tokens // PAGE_SIZE))
-    model = LanguageModel(program, pool)
-    decodes = [(f"decode, batch {b}", b, b, _decode(model, b, rounds)) for b in BATCHES]
-    return [*decodes, (f"prefill {PREFILL}", PREFILL, 1, _prefill(model, max(3, rounds // 3)))]
+def _measure(
+    model: LanguageModel, peers: list[Peer], launches: list[Launch], rounds: int, threads: int
+) -> dict:
+    probes: list[dict[str, float]] = []
+    seconds: dict[tuple[str, str], list[float | None]] = {}
+    limits: dict[str, list[float]] = {}
+    _probe(threads)
+    for _, launch in tqdm([(i, launch) for i in range(rounds) for launch in launches], disable=None):
+        probes.append(_probe(threads))
+        ours = _sample(model, launch)
+        for name, taken in [("", ours), *((peer.name, peer.seconds(launch)) for peer in peers)]:
+            seconds.setdefault((launch.name, name), []).append(taken)
+        limits.setdefault(launch.name, []).append(launch.limit(model.program.signature, probes[-1]))
+    figures = []
+    for launch in launches:
+        ours, limit = seconds[launch.name, ""], limits[launch.name]
+        theirs = {peer.name: seconds[launch.name, peer.name] for peer in peers}
+        figures.append(
+            {
+                "name": launch.name,
+                "tokens": launch.tokens,
+                "samples_s": ours,
+                "seconds": statistics.median(ours),
+                "limit_seconds": statistics.median(limit),
+                "of_limit": statistics.median(a / b for a, b in zip(limit, ours, strict=True)),
+                "target": launch.target,
+                "peers_s": {name: None if None in s else statistics.median(s) for name, s in theirs.items()},
+            }
+        )
+    medians = {name: statistics.median(probe[name] for probe in probes) for name in probes[0]}
+    return {"limits": medians, "launches": figures}
 
 
-def _launch_overhead(device: Device, rounds: int = 2000) -> float:
+def _sample(model: LanguageModel, launch: Launch) -> float:
+    """Seconds from the tokens to the logits."""
+    sequences = [CachedSequence(model.pool.alloc(part.pages)) for part in launch.parts]
+    vocabulary = model.program.signature.model["vocab_size"]
+    tokens = [torch.randint(vocabulary, (part.tokens,)).tolist() for part in launch.parts]
+
+    def step() -> None:
+        for sequence, part in zip(sequences, launch.parts, strict=True):
+            sequence.length = part.cached
+        model.forward([Chunk(sequence, ids) for sequence, ids in zip(sequences, tokens, strict=True)])
+
+    try:
+        return sample(step)
+    finally:
+        for sequence in sequences:
+            model.release(sequence)
+
+
+def _launch_overhead(device: Device) -> float:
     """Seconds from the launch of a program that only halts to the end of the synchronisation; the median."""
     empty = device.load(build_image(device.chip, [], encode([Instruction("halt", {})]), []))
     stream = device.stream()
@@ -99,65 +153,7 @@ def _launch_overhead(device: Device, rounds: int = 2000) -> float:
         stream.launch(empty, [])
         stream.synchronize()
 
-    return statistics.median(_time(launch, rounds))
-
-
-def _decode(model: LanguageModel, batch: int, rounds: int) -> list[float]:
-    sequences = [CachedSequence() for _ in range(batch)]
-    for sequence in sequences:
-        model.forward([Chunk(sequence, _random(model, CONTEXT))])
-    times = _time(lambda: model.forward([Chunk(s, _random(model, 1)) for s in sequences]), rounds)
-    for sequence in sequences:
-        model.release(sequence)
-    return times
-
-
-def _prefill(model: LanguageModel, rounds: int) -> list[float]:
-    def launch() -> None:
-        sequence = CachedSequence()
-        model.forward([Chunk(sequence, _random(model, PREFILL))])
-        model.release(sequence)
-
-    return _time(launch, rounds)
-
-
-def _random(model: LanguageModel, count: int) -> list[int]:
-    return torch.randint(model.program.signature.model["vocab_size"], (count,)).tolist()
-
-
-def _time(launch: Callable[[], object], rounds: int) -> list[float]:
-    launch()  # pages and caches are touched
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        launch()
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def _measurement(
-    program: Program, limits: dict[str, float], name: str, tokens: int, rows: int, times: list[float]
-) -> Measurement:
-    seconds = statistics.median(times)
-    quarters = statistics.quantiles(times, n=4)
-    symbols = {"T": tokens, "B": rows, "R": rows, "P": -(-CONTEXT // PAGE_SIZE)}
-    totals = (
-        sum(Extent.parse(kernel[cost]).evaluate(symbols) for kernel in program.signature.report)
-        for cost in ("bytes", "flops")
-    )
-    moved, computed = (total / seconds / 1e9 for total in totals)
-    return Measurement(
-        name,
-        tokens,
-        seconds,
-        min(times),
-        (quarters[2] - quarters[0]) / seconds,
-        tokens / seconds,
-        moved,
-        computed,
-        moved / limits["read_gb_per_s"],
-        computed / (limits["bf16_gflop_per_s"] or limits["f32_gflop_per_s"]),
-    )
+    return statistics.median(sample(launch) for _ in range(300))
 
 
 def _probe(threads: int) -> dict[str, float]:
@@ -186,25 +182,30 @@ def _machine(threads: int) -> dict:
     }
 
 
+# ---- the table
+
+
 def _table(result: dict) -> str:
     machine, limits = result["machine"], result["limits"]
+    peers = list(result["launches"][0]["peers_s"])
+    head = ["launch", "ms", "tok/s", "limit, ms", "of the limit", "wanted", *(f"{p}, tok/s" for p in peers)]
     lines = [
-        f"{machine['cpu']}, {machine['cpus']} CPUs, {' '.join(machine['features'])}; "
-        f"{machine['threads']} threads; load average at the end {machine['load_average']}",
+        f"{result['model']} on {machine['cpu']}, {machine['cpus']} CPUs, {' '.join(machine['features'])}; "
+        f"{machine['threads']} threads; load average at the start {machine['load_average']}",
         f"limits: read {limits['read_gb_per_s']:.1f} GB/s, f32 {limits['f32_gflop_per_s']:.0f} GFLOP/s, "
         + (f"bf16 {limits['bf16_gflop_per_s']:.0f} GFLOP/s" if limits["bf16_gflop_per_s"] else "no bf16"),
         f"launch of an empty program: {result['launch_overhead_us']:.1f} us",
         "",
-        "| launch | median ms | best ms | spread | tok/s | GB/s | of read | GFLOP/s | of multiply-add |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
     ]
     for m in result["launches"]:
-        lines.append(
-            f"| {m['name']} | {m['seconds'] * 1e3:.1f} | {m['best_seconds'] * 1e3:.1f} "
-            f"| {m['spread']:.0%} | {m['tokens_per_s']:.1f} "
-            f"| {m['gb_per_s']:.1f} | {m['of_bandwidth']:.0%} "
-            f"| {m['gflop_per_s']:.1f} | {m['of_multiply_add']:.0%} |"
-        )
+        rates = [
+            "–" if s is None else f"{m['tokens'] / s:.1f}" for s in (m["seconds"], *m["peers_s"].values())
+        ]
+        cells = [m["name"], f"{m['seconds'] * 1e3:.1f}", rates[0], f"{m['limit_seconds'] * 1e3:.1f}"]
+        cells += [f"{m['of_limit']:.2f}", f"{m['target']:.2f}", *rates[1:]]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

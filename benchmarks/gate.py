@@ -17,13 +17,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import gating
+from launches import LAUNCHES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 DEMO = ROOT / "build" / "demo"
 FORMAT = 1
+ENGINE_LAUNCHES = (  # all but the long one
+    launch.name for launch in LAUNCHES if launch.context < 4096 or launch.tokens == 1
+)
 COMMANDS = {
-    "engine": ["engine.py", DEMO / "model.npu"],
+    "engine": ["engine.py", "--rounds", "3", "--peers", "--launches", *ENGINE_LAUNCHES],
     "torch_device": ["torch_device.py"],
     "chip": ["chip.py", f"{DEMO / 'model.pt'}:npu1-lite"],
     "serving": ["serving.py", "--rounds", "1", "--servers", "opennpu", "in-tree f32"],

@@ -22,12 +22,8 @@ NOISE_FACTOR = 1.5
 
 
 def of_engine(result: dict) -> Fractions:
-    """A kind of launch, by its best round: of the limit that it is nearer to."""
-    return {
-        f"engine: {launch['name']}": max(launch["of_bandwidth"], launch["of_multiply_add"])
-        * (launch["seconds"] / launch["best_seconds"])
-        for launch in result["launches"]
-    }
+    """A kind of launch: of its limit."""
+    return {f"engine: {launch['name']}": launch["of_limit"] for launch in result["launches"]}
 
 
 def of_torch_device(result: list[dict]) -> Fractions:

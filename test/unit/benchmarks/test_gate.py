@@ -60,7 +60,7 @@ def test_what_cannot_be_recorded():
 
 
 def test_fractions_of_the_benchmarks():
-    launch = {"name": "decode", "of_bandwidth": 0.4, "of_multiply_add": 0.1, "seconds": 3, "best_seconds": 2}
+    launch = {"name": "decode", "of_limit": 0.6}
     assert gating.of_engine({"launches": [launch]}) == {"engine: decode": pytest.approx(0.6)}
     figures = [("add", "cpu", 2.0), ("add", "opennpu", 8.0), ("launch", "opennpu", 1.0)]
     rows = [{"name": n, "device": d, "total_s": s} for n, d, s in figures]
@@ -128,7 +128,7 @@ def test_a_file_of_a_faster_machine_fails(tmp_path, measured, capsys):
 
 
 def test_a_benchmark_that_fails_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(gate.COMMANDS, "engine", ["engine.py", tmp_path / "missing.npu"])
+    monkeypatch.setitem(gate.COMMANDS, "engine", ["engine.py", "--model", tmp_path / "missing"])
     assert gate.main(["record", "--benchmarks", "engine", "--results", str(tmp_path)]) == 2
     assert "engine.py ended with status 1" in capsys.readouterr().err
 
