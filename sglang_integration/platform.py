@@ -69,6 +69,11 @@ class OpenNpuPlatform(SRTPlatform):
 
         return OpenNpuKvPool
 
+    def get_paged_allocator_cls(self) -> type:
+        from opennpu.sglang_integration.allocator import OpenNpuAllocator
+
+        return OpenNpuAllocator
+
     def get_dispatch_key_name(self) -> str:
         return NAME
 

@@ -68,9 +68,20 @@ def _write_and_attend(
     return o.unflatten(1, (heads, v_head_dim))
 
 
+def _index_put(x, indices, values, accumulate=False):
+    axes = [axis for axis, index in enumerate(indices) if index is not None]
+    given = [indices[axis] for axis in axes]
+    if axes[-1] - axes[0] < len(axes) and not any(index.dtype == torch.bool for index in given):
+        # PyTorch's meta implementation says nothing of how many values there are.
+        chosen = torch.broadcast_shapes(*(index.shape for index in given))
+        values = values.expand(*x.shape[: axes[0]], *chosen, *x.shape[axes[-1] + 1 :])
+    return torch.ops.aten.index_put.default(x, indices, values, accumulate)
+
+
 PAGES = ("arg3", "arg4")
 
 SOURCES: dict[str, Source] = {
+    "aten.index_put": Source(_index_put),
     "aten.scaled_dot_product_attention": Source(_scaled_dot_product_attention),
     "opennpu.flash_attention": Source(_flash_attention),
     "opennpu.radix_attention_extend": Source(_radix_attention_extend, PAGES),

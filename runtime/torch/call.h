@@ -28,6 +28,7 @@ struct Target {
     whole,      // any other
     update,     // that writes some elements of its first argument
     composite,  // PyTorch would take it apart
+    joined,     // of operands one behind the other
   };
 
   std::string name;  // as in the conversion table
@@ -60,8 +61,9 @@ struct Call {
 std::optional<Refusal> run_pointwise(const Call& call);
 std::optional<Refusal> run_whole(const Call& call);
 std::optional<Refusal> run_update(const Call& call);
+std::optional<Refusal> run_joined(const Call& call);
 
-// ---- what both do
+// ---- what they do alike
 
 // Nothing when the chip has the dtype.
 std::optional<Refusal> refuse_dtype(at::ScalarType dtype);

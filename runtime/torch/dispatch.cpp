@@ -30,8 +30,16 @@ class Kernel final : public c10::OperatorKernel {
 
  private:
   static std::optional<Refusal> run(const Call& call) {
-    if (call.target.kind == Target::Kind::pointwise) return run_pointwise(call);
-    return call.target.kind == Target::Kind::update ? run_update(call) : run_whole(call);
+    switch (call.target.kind) {
+      case Target::Kind::pointwise:
+        return run_pointwise(call);
+      case Target::Kind::update:
+        return run_update(call);
+      case Target::Kind::joined:
+        return run_joined(call);
+      default:
+        return run_whole(call);
+    }
   }
 
   std::shared_ptr<Target> target_;
@@ -102,7 +110,7 @@ Target::Kind kind_of(const std::string& name) {
   static const std::map<std::string, Target::Kind> kinds = {
       {"pointwise", Target::Kind::pointwise}, {"product", Target::Kind::product},
       {"whole", Target::Kind::whole},         {"update", Target::Kind::update},
-      {"composite", Target::Kind::composite},
+      {"composite", Target::Kind::composite}, {"joined", Target::Kind::joined},
   };
   return kinds.at(name);
 }

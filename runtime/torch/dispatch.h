@@ -9,8 +9,8 @@
 namespace opennpu::torch_device {
 
 // A line of runtime/torch_device/native.py: an operator of PyTorch, the operator of the conversion table
-// that computes it, and its kind: "pointwise", "product", "whole", "update" or
-// "composite".
+// that computes it, and its kind: "pointwise", "product", "whole", "update",
+// "composite" or "joined".
 struct NativeOperator {
   std::string name, target, kind;
 };

@@ -43,9 +43,12 @@ count_nonzero.dim_IntList linalg_vector_norm _softmax _log_softmax native_layer_
 PRODUCTS = "mm bmm mv dot addmm addmv baddbmm"
 
 MOVEMENT = """
-embedding index_select gather index.Tensor flip cat tril triu constant_pad_nd cumsum searchsorted.Tensor
+embedding index_select gather index.Tensor flip tril triu constant_pad_nd cumsum searchsorted.Tensor
 scatter_add
 """
+
+JOINED = "cat"
+"""Where operands lie one behind the other in the result: copies, else as any other."""
 
 UPDATES = "index_put index_copy scatter.src scatter.value"
 """They replace elements of their first argument: in place they write nothing else."""
@@ -67,6 +70,7 @@ def aten_operators() -> list[tuple[str, str, str]]:
         "whole": f"{REDUCTIONS} {MOVEMENT}",
         "update": UPDATES,
         "composite": COMPOSITE,
+        "joined": JOINED,
     }
     lines = [(name, name, kind) for kind, names in kinds.items() for name in names.split()]
     lines += [(name, target, "pointwise") for name, target in SCALAR_FORMS.items()]

@@ -21,6 +21,15 @@ CALLABLES = {
     f"{SRT}.platforms.interface:SRTPlatform.apply_server_args_defaults": ["server_args"],
     f"{SRT}.platforms.interface:SRTPlatform.get_default_attention_backend": [],
     f"{SRT}.platforms.interface:SRTPlatform.get_kv_pool_cls": ["kind"],
+    f"{SRT}.platforms.interface:SRTPlatform.get_paged_allocator_cls": [],
+    f"{SRT}.mem_cache.allocator:PagedTokenToKVPoolAllocator.alloc_extend": [
+        "prefix_lens", "prefix_lens_cpu", "seq_lens", "seq_lens_cpu", "last_loc", "extend_num_tokens",
+        "num_new_pages",
+    ],
+    f"{SRT}.mem_cache.allocator:PagedTokenToKVPoolAllocator.alloc_decode": [
+        "seq_lens", "seq_lens_cpu", "last_loc",
+    ],
+    f"{SRT}.mem_cache.allocator:PagedTokenToKVPoolAllocator.merge_and_sort_free": [],
     f"{SRT}.platforms.interface:SRTPlatform.get_dispatch_key_name": [],
     f"{SRT}.platforms.interface:SRTPlatform.get_compile_backend": ["mode"],
     f"{SRT}.platforms.interface:SRTPlatform.init_backend": [],
@@ -234,6 +243,7 @@ FIELDS = {
     f"{SRT}.managers.tp_worker:TpModelWorker": ["model_runner"],
     f"{SRT}.model_executor.model_runner:ModelRunner": ["model", "req_to_token_pool", "token_to_kv_pool"],
     f"{SRT}.mem_cache.allocator:BaseTokenToKVPoolAllocator": ["size", "page_size"],
+    f"{SRT}.mem_cache.allocator:PagedTokenToKVPoolAllocator": ["page_size", "device", "free_pages"],
 }  # fmt: skip
 """Class → attributes that it or its instances must have."""
 
@@ -265,7 +275,9 @@ CALLS = {
     f"{SRT}.mem_cache.l2_transfer": [
         "host_pool.backup_from_device_all_layer_physical(", "host_pool.load_to_device_per_layer_physical(",
     ],
-    f"{SRT}.mem_cache.kv_cache_configurator": ["current_platform.get_kv_pool_cls(kind=kind)"],
+    f"{SRT}.mem_cache.kv_cache_configurator": [
+        "current_platform.get_kv_pool_cls(kind=kind)", "current_platform.get_paged_allocator_cls()",
+    ],
     f"{SRT}.plugins": ['"sglang.srt.platforms"', '"sglang.srt.plugins"'],
     f"{SRT}.entrypoints.http_server": ["The server is fired up and ready to roll!"],
     f"{SRT}.utils.watchdog": ["(pid={proc.pid}) crashed "],
