@@ -94,22 +94,28 @@ def attend(b: TileBuilder, attention: Attention) -> Callable[[Item, int], None]:
 
 
 def _one_block(b: TileBuilder, attention: Attention, item: Item, blocks, scores, bounds, finish) -> None:
-    """A block of rows; blocks of keys take turns with the scores."""
+    """A block of rows; blocks of keys take turns with the scores.
+
+    The scores of the next block are on their way before the values of this one are added: the latency of one
+    product passes beside that of the other.
+    """
     shape, (rows,), (begin, end) = attention.shape, blocks, bounds
     turns = [rows, *(replace(rows, p=b.alloc((shape.rows, shape.keys), shape.dtype)) for _ in scores[1:])]
     load_keys, load_values = attention.keys
+
+    def score(s: TileRef, key: Index) -> None:
+        count = maximum(minimum(shape.keys, end - key), 0)
+        _score(b, shape, rows, s, load_keys(item, key, count), count)
+
     _load_queries(b, attention, rows)
+    score(scores[0], begin)
     with b.loop(begin, end, shape.keys * len(scores)) as first:
-        steps = []
         for i, (turn, s) in enumerate(zip(turns, scores, strict=True)):
             key = first + i * shape.keys
             count = maximum(minimum(shape.keys, end - key), 0)
-            k, v = load_keys(item, key, count), load_values(item, key, count)
-            steps.append((turn, s, key, count, v))
-            _score(b, shape, turn, s, k, count)
-        for turn, s, key, count, v in steps:
             _softmax(b, attention, turn, s, begin, key, count)
-            _add_values(b, shape, turn, v, count, key - begin)
+            score(scores[(i + 1) % len(scores)], key + shape.keys)
+            _add_values(b, shape, turn, load_values(item, key, count), count, key - begin)
     finish(0)
 
 
@@ -162,8 +168,8 @@ def _softmax(
             causal=int(attention.causal), group=shape.group, pos=rows.item.position, key=key,
             window=attention.window,
         )  # fmt: skip
-        with b.if_(compare(key, "sgt", begin)):
-            b.binary("mul", rows.acc, rows.acc, _per_row(rows.alpha), (rows.count, shape.dv))
+    with b.if_(compare(minimum(keys, key - begin), "sgt", 0)):  # the softmax need not wait for what is in acc
+        b.binary("mul", rows.acc, rows.acc, _per_row(rows.alpha), (rows.count, shape.dv))
 
 
 def _add_values(b: TileBuilder, shape: Shape, rows: Rows, v: TileRef, keys: Index, accumulate: Index) -> None:

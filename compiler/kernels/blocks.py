@@ -51,12 +51,12 @@ def _emit_sums(
         x = b.alloc((tiling.mt, tiling.depth), product.x.dtype, slots=2)
         b.load(x, product.x, (*rows.start, at), (rows.height, depth), same_rows)
         with b.loop(first, last) as tile:
-            w = product.load_weights(b, (tile,), at, tiling.depth, depth, rows.peers)
             width = product.width(b, tile)
             acc = b.alloc((tiling.mt, tiling.nt), "f32", "acc")
             with b.loop(0, depth, tiling.kt) as inner:
                 kt = minimum(tiling.kt, depth - inner)
-                product.make_stationary(b, w.at(inner * tiling.nt), kt, width)
+                w = product.load_weights(b, (tile,), at + inner, kt, rows.peers)
+                product.make_stationary(b, w, kt, width)
                 b.mx_mul(acc, x.at(0, inner), rows.height, accumulate=inner)
             total = sums.at(tile - first, 0, 0)
             _add(b, total, acc, (rows.height, width), at)

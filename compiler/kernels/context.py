@@ -14,6 +14,7 @@ that copies one view to another.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 from opennpu.compiler.kernels.builder import TileBuilder
 from opennpu.compiler.kernels.choices import Choices
@@ -25,6 +26,7 @@ from opennpu.compiler.kernels.values import (
     RolledWeightBase,
     RowBase,
     SlotBase,
+    TableWeightBase,
     View,
     WeightBase,
     view_type,
@@ -185,7 +187,10 @@ class KernelContext:
         offsets = [offset_of(name) for name in param.names]
         if param.layer is None:
             return WeightBase(offsets[0])
-        return RolledWeightBase(self.weights.table(offsets), param.layer)
+        steps = {after - before for before, after in pairwise(offsets)} or {0}
+        if len(steps) == 1:
+            return RolledWeightBase(offsets[0], steps.pop(), param.layer)
+        return TableWeightBase(self.weights.table(offsets), param.layer)
 
     # ---- kernels
 
@@ -232,7 +237,9 @@ class KernelContext:
                 return b.arg("workspace") + b.sym(offset)
             case WeightBase(offset):
                 return b.arg("weights") + offset
-            case RolledWeightBase(table, layer):
+            case RolledWeightBase(offset, step, layer):
+                return b.arg("weights") + offset + layer * step
+            case TableWeightBase(table, layer):
                 return b.arg("weights") + self._layer_offset(b, table, layer)
             case RowBase(key, nbytes, row):
                 return b.arg(key) + b.sym(nbytes) * row

@@ -97,7 +97,7 @@ def matmul_tiling(
     by_acc = chip.acc_bytes // (BUFFERS * nt * 4)
     most = min(by_acc, max(m, 1)) if m is not None else by_acc
     w = kt * nt * itemsize
-    rest = chip.spm_bytes - stream_buffers(chip, kt, nt * itemsize) * w - BUFFERS * nt * 4
+    rest = chip.spm_bytes - stream_buffers(chip, nt * itemsize, kt) * w - BUFFERS * nt * 4
     per_row = 2 * BUFFERS * nt * 4
     if k:
         rows = rest // (k * itemsize + per_row)
@@ -146,7 +146,7 @@ def _resident(
     """x whole while the columns pass. The accumulator has room for the rows once: with as many rows,
     the loads of w take longer than products and results one after the other."""
     w = chip.mx_k * nt * itemsize
-    rest = chip.spm_bytes - stream_buffers(chip, chip.mx_k, nt * itemsize) * w - BUFFERS * nt * 4
+    rest = chip.spm_bytes - stream_buffers(chip, nt * itemsize) * w - BUFFERS * nt * 4
     most = min(chip.acc_bytes // (nt * 4), rest // (k * itemsize))
     for mt in _heights(most if m is None else min(most, m)):
         tiling = BlockTiling(mt, nt, chip.mx_k, k, columns=tiles, depth=k)
@@ -159,12 +159,12 @@ def _summed(
 ) -> Iterator[BlockTiling]:
     """Sums of a block in scratchpad, a tile of them in the accumulator."""
     most = chip.acc_bytes // (BUFFERS * nt * 4)
+    w = chip.mx_k * nt * itemsize
+    room = chip.spm_bytes - stream_buffers(chip, nt * itemsize) * w - BUFFERS * nt * 4
     for rows in _heights(most if m is None else min(most, m)):
         for depth in (chip.mx_k * n for n in SUMS_DEPTH if chip.mx_k * n < k):
-            w = depth * nt * itemsize
             tiling = BlockTiling(rows, nt, chip.mx_k, None, columns=1, depth=depth)
-            rest = chip.spm_bytes - stream_buffers(chip, depth, nt * itemsize) * w - BUFFERS * nt * 4
-            rest -= BUFFERS * (rows * depth * itemsize + tiling.result_rows(chip) * result_bytes)
+            rest = room - BUFFERS * (rows * depth * itemsize + tiling.result_rows(chip) * result_bytes)
             if (columns := min(tiles, rest // (rows * nt * 4))) > 0:
                 yield replace(tiling, columns=columns)
 
@@ -174,8 +174,9 @@ def _heights(most: int) -> list[int]:
     return [*range(16, most + 1, 16), *(rows for rows in (min(most, 15), 8, 4, 2, 1) if 0 < rows <= most)]
 
 
-def stream_buffers(chip: Chip, depth: int, row_bytes: int) -> int:
-    """How many parts of w, `depth` rows of a column tile, are on their way or waiting."""
+def stream_buffers(chip: Chip, row_bytes: int, depth: int = 0) -> int:
+    """How many parts of w, `depth` rows of a column tile (0: as a stationary tile), are on their way or wait."""
+    depth = depth or chip.mx_k
     wanted = max(STREAM_BUFFERS, STREAM_TILES * chip.mx_k // depth)
     return max(BUFFERS, min(wanted, chip.spm_bytes // 4 // (depth * row_bytes)))
 

@@ -123,24 +123,18 @@ class PackedProduct(Product):
         with b.loop(0, self.packing.k_tiles) as kt:
             depth = tile_extent(kt, self.tiling.kt, self.packing.k)
             at = kt * self.tiling.kt
-            w = self.load_weights(b, (*matrix, tile), at, self.tiling.kt, depth, rows.peers)
+            w = self.load_weights(b, (*matrix, tile), at, depth, rows.peers)
             self.make_stationary(b, w, depth, self.width(b, tile))
             b.mx_mul(acc, self.depth(b, rows, at, depth), rows.height, accumulate=kt)
 
     def load_weights(
-        self,
-        b: TileBuilder,
-        column: Sequence[Index],
-        at: Index,
-        most: int,
-        depth: Index,
-        share: Share,
+        self, b: TileBuilder, column: Sequence[Index], at: Index, depth: Index, share: Share
     ) -> TileRef:
-        """The column tile from depth `at` on, in one contiguous burst: `depth` of it, at most `most`."""
+        """A stationary tile: of the column tile `depth` from `at` on, in one contiguous burst."""
         tile = b.alloc(
-            (most * self.tiling.nt,),
+            (self.tiling.kt * self.tiling.nt,),
             self.w.dtype,
-            slots=stream_buffers(self.chip, most, self.tiling.nt * self.w.itemsize),
+            slots=stream_buffers(self.chip, self.tiling.nt * self.w.itemsize),
         )
         nbytes = self._strip(depth) * (self.tiling.nt // self.chip.strip)
         address = b.address(self.w, *column) + at * (self.tiling.nt * self.w.itemsize)

@@ -39,6 +39,15 @@ class WeightBase:
 
 @dataclass(frozen=True)
 class RolledWeightBase:
+    """Entry `layer` (an i64) of those that lie `step` bytes apart, the first at `offset`."""
+
+    offset: int
+    step: int
+    layer: I64
+
+
+@dataclass(frozen=True)
+class TableWeightBase:
     """One of the entries that a table of i64 offsets lists; `layer` (an i64) picks it.
 
     `table` is the byte offset of the table in the weight segment.
@@ -57,7 +66,7 @@ class RowBase:
     row: Index
 
 
-Base = ArgBase | SlotBase | WeightBase | RolledWeightBase | RowBase
+Base = ArgBase | SlotBase | WeightBase | RolledWeightBase | TableWeightBase | RowBase
 
 
 @dataclass(frozen=True, kw_only=True)

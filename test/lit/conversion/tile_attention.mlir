@@ -10,7 +10,8 @@
 // CHECK: scf.for
 // CHECK-COUNT-3: "npu_tile.load_scalar"(%{{.*}}) {dtype = "i32"}
 
-// One block: 128 keys and the next 128 are on their way together.
+// One block: the scores of the first 128 keys, then in turn those of the next keys and the softmax and the sums of
+// the ones before.
 
 // CHECK: scf.for
 // CHECK: %[[M:.*]] = "npu_tile.alloc"() : () -> memref<84xf32, "spm">
@@ -20,21 +21,22 @@
 // CHECK: %[[P:.*]] = "npu_tile.alloc"() : () -> memref<84x128xbf16, "spm">
 // CHECK: "npu_tile.v_fill"(%[[M]], {{.*}}value = 0xFF800000 : f32
 // CHECK: "npu_tile.dma_load"(%[[Q]],
-// CHECK: scf.for %[[KEY:.*]] = %{{.*}} step %c256_i64
 // CHECK: %[[K:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
 // CHECK: "npu_tile.dma_gather"(%[[K]], {{.*}}index_dtype = "i32"
-// CHECK: %[[V:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
-// CHECK: "npu_tile.dma_gather"(%[[V]],
 // CHECK: "npu_tile.mx_load"(%[[K]], {{.*}}layout = "nk"
 // CHECK: "npu_tile.mx_mul"(%[[S:[^,]*]], %{{.*}}, %[[Q]],
-// CHECK: "npu_tile.dma_gather"
-// CHECK: "npu_tile.dma_gather"
-// CHECK: "npu_tile.mx_mul"(%{{[^,]*}}, %{{.*}}, %[[Q]],
+// CHECK: scf.for %[[KEY:.*]] = %{{.*}} step %c256_i64
 // CHECK: "npu_tile.v_softmax_step"(%[[P]], %{{.*}}, %[[S]], %{{.*}}, %[[M]], %{{.*}}, %[[L]], %{{.*}}, %[[ALPHA]], {{.*}}%[[KEY]]) {cap = 0.000000e+00 : f32, causal = 1 : i64, group = 3 : i64, {{.*}}scale = 1.250000e-01 : f32, window = 0 : i64}
 // CHECK: "npu_tile.v_binary"(%[[O]], %{{.*}}, %[[O]], %{{.*}}, %[[ALPHA]], {{.*}}b_strides = array<i64: 0, 4, 0>{{.*}}op = "mul"
+// CHECK: "npu_tile.dma_gather"(%[[K:[^,]*]],
+// CHECK: "npu_tile.mx_load"(%[[K]], {{.*}}layout = "nk"
+// CHECK: "npu_tile.mx_mul"(%[[S2:[^,]*]], %{{.*}}, %[[Q]],
+// CHECK: %[[V:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
+// CHECK: "npu_tile.dma_gather"(%[[V]],
 // CHECK: "npu_tile.mx_load"(%[[V]], {{.*}}layout = "kn"
 // CHECK: "npu_tile.mx_mul"(%[[O]], %{{.*}}, %[[P]],
-// CHECK: "npu_tile.v_softmax_step"
+// CHECK: "npu_tile.v_softmax_step"(%{{[^,]*}}, %{{.*}}, %[[S2]],
+// CHECK: "npu_tile.mx_mul"(%[[S]], %{{.*}}, %[[Q]],
 // CHECK: "npu_tile.v_unary"(%[[L]], %{{.*}}, %[[L]], {{.*}}op = "recip"
 // CHECK: "npu_tile.v_binary"(%[[OUT:.*]], %{{.*}}, %[[O]], %{{.*}}, %[[L]], {{.*}}op = "mul"
 // CHECK: "npu_tile.dma_store"(%{{.*}}, %[[OUT]],

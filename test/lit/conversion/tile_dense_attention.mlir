@@ -8,16 +8,16 @@
 // CHECK: scf.for
 // CHECK: %[[Q:.*]] = "npu_tile.alloc"() : () -> memref<85x64xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[Q]],
-// CHECK: scf.for %[[KEY:.*]] = %{{.*}} step %c256_i64
 // CHECK: %[[K:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[K]],
-// CHECK: %[[V:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
-// CHECK: "npu_tile.dma_load"(%[[V]],
 // CHECK: "npu_tile.mx_mul"(%[[S]], %{{.*}}, %[[Q]],
+// CHECK: scf.for %[[KEY:.*]] = %{{.*}} step %c256_i64
 // CHECK: %[[MASK:.*]] = "npu_tile.alloc"() : () -> memref<1x1x128xi1, "spm">
 // CHECK: "npu_tile.dma_load"(%[[MASK]],
 // CHECK: "npu_tile.v_select"(%[[S]], %{{.*}}, %[[MASK]], {{.*}}cond_strides = array<i64: 0, 0, 1>
 // CHECK: "npu_tile.v_softmax_step"({{.*}}causal = 0 : i64, group = 1 : i64, {{.*}}scale = 1.250000e-01 : f32
+// CHECK: %[[V:.*]] = "npu_tile.alloc"() : () -> memref<128x64xbf16, "spm">
+// CHECK: "npu_tile.dma_load"(%[[V]],
 // CHECK-NOT: "npu_tile.kernel"
 module attributes {npu.symbols = {B = [1, 64], T = [1, 4096]}} {
   func.func @main(%q: tensor<?x12x?x64xbf16, ["B", "12", "T", "64"]> {npu.input = "q"}, %m: tensor<?x1x1x?xi1, ["B", "1", "1", "T"]> {npu.input = "m"}) -> tensor<?x12x?x64xbf16, ["B", "12", "T", "64"]> {

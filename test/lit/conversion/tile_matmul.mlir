@@ -46,9 +46,10 @@ module attributes {npu.symbols = {T = [1, 4096]}} {
 // CHECK: scf.for %[[AT:.*]] = %c0_i64{{.*}} to %c1536_i64 step %c256_i64
 // CHECK: %[[X:.*]] = "npu_tile.alloc"() {wants = 2 : i64} : () -> memref<160x256xbf16, "spm">
 // CHECK: scf.for
-// CHECK: %[[W:.*]] = "npu_tile.alloc"() {wants = 2 : i64} : () -> memref<24576xbf16, "spm">
 // CHECK: %[[ACC:.*]] = "npu_tile.alloc"() : () -> memref<160x96xf32, "acc">
 // CHECK: scf.for %[[K:.*]] = %c0_i64{{.*}} to %{{.*}} step %c128_i64
+// CHECK: %[[W:.*]] = "npu_tile.alloc"() {wants = 5 : i64} : () -> memref<12288xbf16, "spm">
+// CHECK: "npu_tile.mx_load"(%[[W]], {{.*}} layout = "packed"
 // CHECK: "npu_tile.mx_mul"(%[[ACC]], {{.*}}, %[[X]], {{.*}}, %[[K]])
 // CHECK: %[[FIRST:.*]] = arith.cmpi eq, %[[AT]], %c0_i64
 // CHECK: scf.if %[[FIRST]]

@@ -43,12 +43,12 @@ def test_blocks_fit(chip, m, k, itemsize, tiles, nt, results):
     found = block_tilings(chip, m, k, itemsize, tiles, nt, results * nt * 4)
     assert found
     for t in found[:5]:
-        used = 2 * min(t.mt, chip.mx_k) * results * nt * 4
+        used = 2 * min(t.mt, chip.mx_k) * results * nt * 4 + 2 * t.kt * nt * itemsize
         if t.resident:
-            used += t.mt * k * itemsize + 2 * t.kt * nt * itemsize
+            used += t.mt * k * itemsize
             assert t.mt * nt * 4 <= chip.acc_bytes
         else:
-            used += 2 * t.mt * t.depth * itemsize + 2 * t.depth * nt * itemsize + t.mt * t.columns * nt * 4
+            used += 2 * t.mt * t.depth * itemsize + t.mt * t.columns * nt * 4
             assert 2 * t.mt * nt * 4 <= chip.acc_bytes and t.depth % t.kt == 0 and t.depth < k
         assert used <= chip.spm_bytes
         assert t.mt >= 1 and (m is None or t.mt <= m)
