@@ -175,7 +175,7 @@ def _heights(most: int) -> list[int]:
 
 
 def stream_buffers(chip: Chip, row_bytes: int, depth: int = 0) -> int:
-    """How many parts of w, `depth` rows of a column tile (0: as a stationary tile), are on their way or wait."""
+    """How many parts of w, `depth` rows of a column tile (0: a stationary tile), are on their way or wait."""
     depth = depth or chip.mx_k
     wanted = max(STREAM_BUFFERS, STREAM_TILES * chip.mx_k // depth)
     return max(BUFFERS, min(wanted, chip.spm_bytes // 4 // (depth * row_bytes)))
