@@ -107,6 +107,11 @@ def flash_attention(
 def _paged_attention(
     q, k, v, slot_mapping, block_table, seq_lens, q_start, layer, heads, kv_heads, head_dim, v_head_dim, *_
 ):
+    name, tokens = "paged_attention", q.shape[0]
+    check_shape(name, "q", q, (tokens, heads * head_dim))
+    check_shape(name, "k", k, (tokens, kv_heads * head_dim))
+    check_shape(name, "v", v, (tokens, kv_heads * v_head_dim))
+    check_shape(name, "slot_mapping", slot_mapping, (tokens,))
     return q.new_empty(q.shape[0], heads * v_head_dim)
 
 
@@ -142,7 +147,8 @@ def paged_attention(
     included; q_start[B + 1]: the rows of q that belong to sequence b are
     q_start[b]..q_start[b + 1]. logit_cap c > 0 replaces the scaled logit s by
     c·tanh(s / c). window w > 0 lets a query see its own token and the w - 1 before it.
-    Returns [T, heads·v_head_dim]; rows of no sequence are undefined.
+    Returns [T, heads·v_head_dim]; rows of no sequence are undefined. ValueError for another shape of
+    what has T rows.
     """
     store = current_store()
     caches = store.layer(layer, kv_heads, head_dim, v_head_dim, q.dtype)
