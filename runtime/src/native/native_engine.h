@@ -46,6 +46,7 @@ class NativeEngine : public Engine {
   bool fill(Core& core, const isa::VFill& op) const;
   bool select(Core& core, const isa::VSelect& op) const;
   bool reduce(Core& core, const isa::VReduce& op) const;
+  bool argmax(Core& core, const isa::VReduce& op) const;
   bool softmax(Core& core, const isa::VSoftmaxStep& op) const;
 
   // n elements of a float dtype, `stride` bytes apart, to and from f32.

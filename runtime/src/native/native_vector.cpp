@@ -39,6 +39,19 @@ int64_t offset(const isa::Tile& tile, int64_t i0, int64_t i1, int64_t i2) {
   return i0 * tile.s0 + i1 * tile.s1 + i2 * tile.s2;
 }
 
+// As `first_extreme` of the reference engine; greatest: of the row, NaN if one of them is.
+int64_t first_greatest(const float* row, int64_t n, float greatest) {
+  const auto found = [&](float x) { return greatest != greatest ? x != x : x == greatest; };
+  constexpr int64_t kBlock = 64;
+  int64_t begin = 0;
+  for (; begin + kBlock <= n; begin += kBlock) {
+    bool here = false;
+    for (int64_t i = 0; i < kBlock; ++i) here |= found(row[begin + i]);
+    if (here) break;
+  }
+  return std::find_if(row + begin, row + n, found) - row;
+}
+
 }  // namespace
 
 void NativeEngine::read(const std::byte* from, int64_t dtype, int64_t stride, int64_t n, float* to) const {
@@ -130,6 +143,7 @@ bool NativeEngine::select(Core& core, const isa::VSelect& op) const {
 
 bool NativeEngine::reduce(Core& core, const isa::VReduce& op) const {
   const auto kind = isa::Reduce(op.op);
+  if (kind == isa::Reduce::Argmax) return argmax(core, op);
   const Kernels::Sum run = kind == isa::Reduce::Sum     ? kernels_.sum
                            : kind == isa::Reduce::Sumsq ? kernels_.sumsq
                            : kind == isa::Reduce::Max   ? kernels_.max
@@ -145,6 +159,23 @@ bool NativeEngine::reduce(Core& core, const isa::VReduce& op) const {
       read(a + offset(op.a, i0, i1, 0), op.a.dtype, op.a.s2, op.d2, row.data());
       const float result = run(row.data(), op.d2);
       write(&result, dst + offset(op.dst, i0, i1, 0), op.dst.dtype, op.dst.s2, 1);
+    }
+  return true;
+}
+
+bool NativeEngine::argmax(Core& core, const isa::VReduce& op) const {
+  const bool known = op.dst.dtype == int64_t(isa::Dtype::I64) || op.dst.dtype == int64_t(isa::Dtype::I32);
+  if (!known || op.d2 <= 0 || !is_float(op.a.dtype)) return false;
+  std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, 1);
+  const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
+  if (!dst) return true;
+  std::vector<float>& row = static_cast<State&>(*core.state).row;
+  row.resize(op.d2);
+  for (int64_t i0 = 0; i0 < op.d0; ++i0)
+    for (int64_t i1 = 0; i1 < op.d1; ++i1) {
+      read(a + offset(op.a, i0, i1, 0), op.a.dtype, op.a.s2, op.d2, row.data());
+      const int64_t index = first_greatest(row.data(), op.d2, kernels_.max(row.data(), op.d2));
+      std::memcpy(dst + offset(op.dst, i0, i1, 0), &index, dtype_size(op.dst.dtype));  // little-endian
     }
   return true;
 }

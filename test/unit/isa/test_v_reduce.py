@@ -61,20 +61,25 @@ def test_integers(lab, op, dtype):
 
 @pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
 def test_argmax_is_the_first(lab, dtype):
-    shape = (3, 4, lab.number(1, 80))
-    a, dst = lab.tile(shape, dtype, lab.randint(0, 4, shape)), lab.tile((3, 4, 1), "i32")
+    shape = (3, 4, lab.number(1, 300))
+    values = lab.randint(0, 4, shape)
+    values[1:, :, : shape[2] // 2] = 0  # their greatest come late
+    a, dst = lab.tile(shape, dtype, values), lab.tile((3, 4, 1), "i32")
     x = (a.values() != 0).numpy() if dtype == "bool" else a.values().float().numpy()
     want = torch.from_numpy(x.argmax(2, keepdims=True))
     lab.run(lab.vector("v_reduce", shape, op="argmax", dst=dst, a=a)).expect(dst, want)
 
 
-def test_argmax_of_nan_and_infinity(lab):
+@pytest.mark.parametrize("before", [0, 150])
+def test_argmax_of_nan_and_infinity(lab, before):
     rows = torch.tensor(
         [[-torch.inf, -torch.inf, -torch.inf], [1, torch.nan, torch.nan], [3, torch.inf, torch.inf]]
     )
-    a, dst = lab.tile((1, 3, 3), "f32", rows[None]), lab.tile((1, 3, 1), "i64")
-    got = lab.run(lab.vector("v_reduce", (1, 3, 3), op="argmax", dst=dst, a=a))
-    got.expect(dst, torch.tensor([[[0], [1], [1]]]))
+    rows = torch.nn.functional.pad(rows, (before, 0), value=-torch.inf)
+    shape = (1, *rows.shape)
+    a, dst = lab.tile(shape, "f32", rows[None]), lab.tile((1, 3, 1), "i64")
+    got = lab.run(lab.vector("v_reduce", shape, op="argmax", dst=dst, a=a))
+    got.expect(dst, torch.tensor([[[0], [before + 1], [before + 1]]]))
 
 
 @pytest.mark.parametrize(
