@@ -24,7 +24,8 @@ POOL = 1792  # tokens: the longest request, and little beside it
 def requests(text: list[int], count: int = 64) -> list[Request]:
     """Prompts of SHORTEST to LONGEST tokens out of a text, few of them long; two of three share a beginning.
 
-    The first third is short with long answers, so that many run at once and outgrow the pool together.
+    The first third is short with long answers, so that many run at once and outgrow the pool together:
+    by more than the largest page, as SGLang keeps one free for a request that it admits.
     """
     choose = random.Random(count)
 
@@ -36,7 +37,7 @@ def requests(text: list[int], count: int = 64) -> list[Request]:
     made = []
     for i in range(count):
         if 3 * i < count:
-            length, new_tokens = choose.randint(SHORTEST, 150), 48
+            length, new_tokens = choose.randint(SHORTEST, 150), choose.choice([24, 96, 96])
         else:
             length = round(SHORTEST * (LONGEST / SHORTEST) ** choose.random() ** 1.5)
             new_tokens = choose.randint(6, 20)
