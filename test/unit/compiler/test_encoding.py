@@ -57,7 +57,7 @@ IMAGE = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(PROGRAM)
 def test_decode_gives_back_what_was_encoded(program):
     words = encode(program)
@@ -65,7 +65,7 @@ def test_decode_gives_back_what_was_encoded(program):
     assert str(decode(words)) == str(program)  # as text: NaN is NaN
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(IMAGE)
 def test_image_and_assembly_round_trip(image):
     data = pack_image(image)

@@ -50,14 +50,14 @@ def strided(draw):
 
 
 @given(strided())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_views_show_what_numpy_shows(case):
     values, theirs, ours = case
     np.testing.assert_array_equal(realise(ours, values), theirs)
 
 
 @given(strided(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_reshape_is_a_view_exactly_when_numpy_needs_no_copy(case, data):
     values, theirs, ours = case
     target, left = [], theirs.size
@@ -84,7 +84,7 @@ def test_contiguous_views_reshape_freely(shape):
 
 
 @given(strided())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_contiguity_agrees_with_numpy(case):
     _, theirs, ours = case
     assert views.is_contiguous(ours) == theirs.flags.c_contiguous

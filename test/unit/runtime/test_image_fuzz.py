@@ -51,7 +51,7 @@ words = st.lists(
 
 
 @pytest.mark.parametrize("engine", BENCHES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(flips=bit_flips)
 def test_flipped_bits(engine, flips):
     data = np.frombuffer(SEED, np.uint8).copy()
@@ -61,7 +61,7 @@ def test_flipped_bits(engine, flips):
 
 
 @pytest.mark.parametrize("engine", BENCHES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(changes=words)
 def test_replaced_words(engine, changes):
     data = bytearray(SEED)

@@ -113,7 +113,7 @@ class Pages(RuleBasedStateMachine):
 
 
 TestPages = Pages.TestCase
-TestPages.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestPages.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 def test_double_free_is_an_error_and_changes_nothing():

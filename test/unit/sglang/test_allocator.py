@@ -32,7 +32,7 @@ def give(name: str, allocators, *lengths) -> list:
 
 
 @pytest.mark.parametrize("page_size", [2, 16])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_same_slots_as_sglangs(page_size, data):
     """Prompts of which some go on inside of a page, then single tokens, until pages are lacking."""

@@ -268,9 +268,9 @@ class SchedulerOfSingleSlots(Scheduler):
 
 
 TestPages = Scheduler.TestCase
-TestPages.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestPages.settings = settings(max_examples=40, stateful_step_count=40)
 TestSingleSlots = SchedulerOfSingleSlots.TestCase
-TestSingleSlots.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
+TestSingleSlots.settings = settings(max_examples=15, stateful_step_count=40)
 
 
 def test_the_allocator_never_hands_out_page_0():

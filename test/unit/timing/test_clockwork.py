@@ -17,7 +17,7 @@ def test_it_counts_as_by_hand():
     assert Machine(chip(cores=2), [load(4096)]).run() == 1 + 130 + 100
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(programs(), CHIPS)
 def test_agrees_with_the_stepped_machine(body, on):
     stepped = Machine(on, body).run()
@@ -38,7 +38,7 @@ def _grid_loads(kind: int, size: int):
     ][kind]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.builds(_grid_loads, st.integers(0, 3), st.integers(1, 2000)), min_size=2, max_size=12))
 def test_agrees_where_rows_and_columns_share(steps):
     body, on = [each for step in steps for each in step], chip(cores=6)

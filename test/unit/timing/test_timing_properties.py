@@ -76,7 +76,7 @@ def programs(draw):
     return body
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(programs(), CHIPS)
 def test_invariants(body, on):
     report = run(*body, on=on)

@@ -199,7 +199,7 @@ class Model:
             assert tensor.cpu().eq(number % 251).all()
 
 
-@hypothesis_settings(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from(SIZES), st.integers(0, 9))))
 def test_live_tensors_never_share_memory(steps):
     """Any order of allocations and frees, from small blocks to segments."""
