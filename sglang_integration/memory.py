@@ -14,6 +14,11 @@ STATIC = 0.9
 SMALL = 8 << 30
 """Bytes of a chip for which SGLang's default is no good: it sets some 4 GiB aside, whatever there is."""
 
+SEGMENT = 20 << 20
+"""Bytes that the device's allocator takes for tensors of 1 to 10 MiB."""
+MOST_TOKENS = 1 << 40
+"""Of a pool: more than any has, so as many requests as there may be."""
+
 
 def capacity() -> int:
     """Bytes of the chip."""
@@ -39,16 +44,28 @@ def configure(function, *args, **options):
         from sglang.srt.runtime_context import get_schedule
 
         free, total = torch.opennpu.mem_get_info()
-        raise MemoryError(no_pages(total - free, get_schedule().mem_fraction_static)) from error
+        needed = total - free + _tables(args[0])
+        raise MemoryError(no_pages(needed, get_schedule().mem_fraction_static)) from error
+
+
+def _profile_available_bytes(profile, configurator, *args, **options):
+    """SGLang's bytes for KV pages, without what its tables take: it makes them after the sizing."""
+    return profile(configurator, *args, **options) - _tables(configurator)
+
+
+def _tables(configurator) -> int:
+    """Bytes of SGLang's table of where each request's tokens lie, and of a segment for smaller ones."""
+    requests = configurator.resolve_max_num_reqs(MOST_TOKENS)
+    return requests * configurator.model_config.context_len * torch.int32.itemsize + SEGMENT
 
 
 def no_pages(needed: int, fraction: float) -> str:
     """What to say where weights take `needed` bytes and leave no KV pages of that fraction of the chip."""
     text = f"no KV pages fit into the chip's memory: --mem-fraction-static is {fraction}, and "
     if enough(needed) > capacity():
-        text += too_small("the weights", needed)
+        text += too_small("weights and tables", needed)
     else:
-        text += f"the weights take {needed / 1e6:.1f} MB of the chip's {capacity() / 1e6:.1f} MB"
+        text += f"weights and tables take {needed / 1e6:.1f} MB of the chip's {capacity() / 1e6:.1f} MB"
     return text if fraction >= STATIC else f"{text}. Set --mem-fraction-static to {STATIC}"
 
 

@@ -22,6 +22,7 @@ HOOKED = {
     f"{SCHEDULER}.get_next_batch_to_run": "faults",
     f"{SCHEDULER}.process_batch_result": "faults",
     "sglang.srt.mem_cache.kv_cache_configurator.KVCacheConfigurator.configure": "memory",
+    "sglang.srt.mem_cache.kv_cache_configurator.KVCacheConfigurator._profile_available_bytes": "memory",
     "sglang.srt.mem_cache.pool_host.mha.get_mha_host_pool_cls": "host_pool",
 }
 """Functions of SGLang → the file here whose function of the same name stands around it."""

@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import requests
 from opennpu.tools import npu_serve
+from serve_process import Serving
 from tiny_models import run_tool
 
 
@@ -118,9 +120,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.serving  # a start of its own
-def test_weights_that_the_chip_cannot_hold(tiny_llama, monkeypatch):
+@pytest.mark.serving  # two starts
+def test_a_chip_with_little_memory(tiny_llama, tmp_path, monkeypatch):
+    """What is said to be enough is enough."""
     monkeypatch.setenv("OPENNPU_HBM_BYTES", "100000")
     done = run_tool("npu_serve", tiny_llama, "--port", free_port())
     assert done.returncode == 2
-    assert re.search(r"the chip has 0.1 MB. Set OPENNPU_HBM_BYTES to \d+ or more", done.stderr)
+    enough = re.search(r"the chip has 0.1 MB. Set OPENNPU_HBM_BYTES to (\d+) or more", done.stderr)
+    monkeypatch.setenv("OPENNPU_HBM_BYTES", enough[1])
+    with Serving(tiny_llama, tmp_path) as server:
+        pool = re.search(r"KV pool of (\d+) tokens", server.log_text())
+        assert int(pool[1]) > 1000
+        body = {"input_ids": [5, 6, 7], "sampling_params": {"max_new_tokens": 4}}
+        assert requests.post(f"{server.url}/generate", json=body, timeout=120).ok

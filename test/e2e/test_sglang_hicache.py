@@ -42,5 +42,31 @@ def test_evicted_prefixes_come_back(tiny_llama, tmp_path, options):
             assert logprobs(again) == logprobs(new)
 
 
+@pytest.mark.serving  # an engine of its own
+def test_retracted_requests_come_back(tiny_llama, tmp_path):
+    """Answers that together do not fit: requests are retracted, and go on with pages from the host."""
+    tokens = 150
+    alone = [sglang_engine.greedy([prompt], tokens, return_logprob=True) for prompt in PROMPTS]
+    together = sglang_engine.greedy(PROMPTS, tokens, return_logprob=True)
+    answers, _ = sglang_engine.generate(
+        tmp_path,
+        tiny_llama,
+        [*alone, together, together],
+        environment={"SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION": "8"},  # admits what outgrows the pool later
+        schedule_conservativeness=0.01,
+        max_total_tokens=2 * POOL,
+        enable_hierarchical_cache=True,
+        hicache_ratio=4,
+        chunked_prefill_size=64,
+    )
+    assert sum(answer["meta_info"]["num_retractions"] for batch in answers[-2:] for answer in batch) > 0
+    for one, *others in zip((answer[0] for answer in answers[: len(alone)]), *answers[-2:], strict=True):
+        assert len(one["output_ids"]) == tokens
+        for other in others:
+            assert other["output_ids"] == one["output_ids"]
+            assert logprobs(other) == logprobs(one)
+    assert max(answer["meta_info"]["cached_tokens_details"]["host"] for answer in answers[-1]) > 0
+
+
 def logprobs(answer: dict) -> list[float]:
     return [entry[0] for entry in answer["meta_info"]["output_token_logprobs"]]

@@ -76,6 +76,10 @@ CALLABLES = {
     f"{SRT}.mem_cache.memory_pool:unwrap_write_loc": ["loc_info"],
     f"{SRT}.mem_cache.memory_pool:MHATokenToKVPool._mha_buffer_info": [],
     f"{SRT}.mem_cache.kv_cache_configurator:KVCacheConfigurator.configure": ["pre_model_load_memory"],
+    f"{SRT}.mem_cache.kv_cache_configurator:KVCacheConfigurator._profile_available_bytes": [
+        "pre_model_load_memory",
+    ],
+    f"{SRT}.mem_cache.kv_cache_configurator:KVCacheConfigurator.resolve_max_num_reqs": ["token_capacity"],
     # pages on the host
     f"{SRT}.mem_cache.pool_host.mha:get_mha_host_pool_cls": ["buffer_info"],
     f"{SRT}.mem_cache.pool_host.mha:MHATokenToKVPoolHost.init_kv_buffer": [],
@@ -277,6 +281,7 @@ CALLS = {
     ],
     f"{SRT}.mem_cache.kv_cache_configurator": [
         "current_platform.get_kv_pool_cls(kind=kind)", "current_platform.get_paged_allocator_cls()",
+        "self._profile_available_bytes(", "self.model_config.context_len",
     ],
     f"{SRT}.plugins": ['"sglang.srt.platforms"', '"sglang.srt.plugins"'],
     f"{SRT}.entrypoints.http_server": ["The server is fired up and ready to roll!"],
