@@ -70,6 +70,7 @@ class EngineState {
  public:
   virtual ~EngineState() = default;
   virtual void reset() = 0;  // as at the start of a launch
+  virtual void before_barrier(const CoreMemory& memory) { static_cast<void>(memory); }
 };
 
 // One core during a launch. An engine is called for one core by one thread at a time.

@@ -168,6 +168,7 @@ Sequencer::State Sequencer::step(const Decoded& decoded) {
       break;
     case Opcode::Barrier:
       if (launch_->observer) launch_->observer->before(core_, site(), isa::Barrier{});
+      if (core_.state) core_.state->before_barrier(core_.memory);
       ++pc_;
       return State::AtBarrier;
     case Opcode::Halt:

@@ -29,9 +29,13 @@ struct Multiply {
 inline constexpr int kPanelRows =
     48;  // rows of x held as f32 at a time: with k = 128 half a second-level cache
 
+// Columns by 32-bit words of K (an f32, a pair of bf16) to a strip [word][16]. Returns how many words are
+// done: the last ones may be left.
+using Turn = int64_t (*)(std::byte* strip, const std::byte* const* columns, int64_t words);
+
 // One row of an online softmax step; see v_softmax_step in the instruction table.
 struct SoftmaxRow {
-  float* x;       // n scores on entry, n probabilities on return
+  float* x;       // n scores on entry, n probabilities on return; room for a multiple of 16
   int64_t begin;  // columns [begin, end) are seen, the others become 0
   int64_t end, n;
   float scale;
@@ -49,6 +53,7 @@ struct Kernels {
   const char* path;
   void (*multiply_bf16)(const Multiply&);
   void (*multiply_f32)(const Multiply&);
+  Turn turn;
   void (*widen)(const uint16_t* bf16, float* out, int64_t n);
   void (*narrow)(const float* x, uint16_t* bf16, int64_t n);  // to nearest even, NaN kept
   Unary (*unary)(std::string_view op);                        // nullptr where the path has none

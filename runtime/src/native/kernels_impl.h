@@ -2,11 +2,13 @@
 // names its table.
 #pragma once
 
+#include <algorithm>
 #include <string_view>
 
 #include "kernels.h"
 #include "multiply_impl.h"
 #include "simd.h"
+#include "turn_impl.h"
 #include "vector_math.h"
 
 namespace opennpu::native::ONPU_PATH {
@@ -91,6 +93,12 @@ auto find(const Table& table, std::string_view op) -> decltype(table[0].run) {
   return nullptr;
 }
 
+inline float halves_sum(float (&lanes)[16]) {
+  for (int width = 8; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) lanes[j] += lanes[j + width];
+  return lanes[0];
+}
+
 // Lane j of 16 takes the elements j, j+16, …; then the lanes in halves.
 template <typename F>
 float lanes_sum(const float* x, int64_t n, F add) {
@@ -110,9 +118,7 @@ float lanes_sum(const float* x, int64_t n, F add) {
       store(lanes + v * kLanes, sums[v]);
     }
   }
-  for (int width = 8; width > 0; width /= 2)
-    for (int j = 0; j < width; ++j) lanes[j] += lanes[j + width];
-  return lanes[0];
+  return halves_sum(lanes);
 }
 
 float sum(const float* x, int64_t n) {
@@ -124,30 +130,53 @@ float sumsq(const float* x, int64_t n) {
 }
 
 float max(const float* x, int64_t n) {
-  Floats best = splat(-__builtin_inff());
+  Floats best[2] = {splat(-__builtin_inff()), splat(-__builtin_inff())};
+  Ints nan = {};
+  const auto look = [&](Floats& best, Floats v) {
+    best = select(v > best, v, best);
+    nan |= v != v;
+  };
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Floats v = load<Floats>(x + i);
-    best = select(v != v, v, maximum(best, v));
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes)
+    for (int j = 0; j < 2; ++j) look(best[j], load<Floats>(x + i + j * kLanes));
+  for (int64_t rest; i < n; i += rest) {
+    rest = n - i < kLanes ? n - i : kLanes;
+    float padded[kLanes];
+    for (int j = 0; j < kLanes; ++j) padded[j] = x[i + (j < rest ? j : 0)];
+    look(best[0], load<Floats>(padded));
   }
+  look(best[0], best[1]);
   float result = -__builtin_inff();
-  for (int j = 0; j < kLanes; ++j) result = result > best[j] || result != result ? result : best[j];
-  for (; i < n; ++i) result = x[i] != x[i] ? x[i] : (result > x[i] || result != result ? result : x[i]);
+  for (int j = 0; j < kLanes; ++j) {
+    if (nan[j]) return __builtin_nanf("");
+    result = best[0][j] > result ? best[0][j] : result;
+  }
   return result;
 }
 
+// Exponentials and their sum in one pass over whole groups of 16; what is not seen in them is -inf before.
 void softmax_row(const SoftmaxRow& r) {
-  const int64_t seen = r.end - r.begin;
-  float* x = r.x + r.begin;
-  map(x, seen, [&](Floats v) { return v * r.scale; });
-  const float best = max(x, seen);
+  constexpr int64_t kGroup = 16;
+  const int64_t first = r.begin / kGroup * kGroup, last = (r.end + kGroup - 1) / kGroup * kGroup;
+  map(r.x + r.begin, r.end - r.begin, [&](Floats v) { return v * r.scale; });
+  std::fill(r.x + first, r.x + r.begin, -__builtin_inff());
+  std::fill(r.x + r.end, r.x + last, -__builtin_inff());
+  const float best = max(r.x + first, last - first);
   const float m = best > *r.m || best != best ? best : *r.m;
   const float shift = m == -__builtin_inff() ? 0.0f : m;
-  map(x, seen, [&](Floats v) { return exp(v - shift); });
+  Floats sums[kGroup / kLanes] = {};
+  for (int64_t i = first; i < last; i += kGroup)
+    for (int v = 0; v < kGroup / kLanes; ++v) {
+      const Floats e = exp(load<Floats>(r.x + i + v * kLanes) - shift);
+      store(r.x + i + v * kLanes, e);
+      sums[v] += e;
+    }
   *r.alpha = m == -__builtin_inff() ? 1.0f : exp(splat(*r.m - m))[0];
-  std::memset(r.x, 0, r.begin * 4);
-  std::memset(r.x + r.end, 0, (r.n - r.end) * 4);
-  *r.l = *r.l * *r.alpha + sum(r.x, r.n);
+  std::memset(r.x, 0, first * 4);
+  if (last < r.n) std::memset(r.x + last, 0, (r.n - last) * 4);
+  float lanes[kGroup];
+  std::memcpy(lanes, sums, sizeof lanes);
+  *r.l = *r.l * *r.alpha + halves_sum(lanes);
   *r.m = m;
 }
 
@@ -155,6 +184,7 @@ constexpr Kernels table(const char* path) {
   return {path,
           multiply<Bf16Strip>,
           multiply<F32Strip>,
+          turn,
           widen,
           narrow,
           [](std::string_view op) { return find(kUnary, op); },

@@ -62,14 +62,27 @@ void multiply_block(const Block& b) {
   const std::byte* group = b.weights;
   const int64_t ldx = b.ldx, stride = b.strip_stride, ahead = S * stride;
   auto step = [&](int j) __attribute__((always_inline)) {
-    Floats w[V];
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) w[v] = Strip::at(group + v / kVectors * stride, v % kVectors, j);
+    const auto weight = [&](int v) { return Strip::at(group + v / kVectors * stride, v % kVectors, j); };
+    if constexpr (R < V) {  // the fewer stay in registers, the others come one by one
+      Floats value[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Floats value = splat(x[r * ldx + j]);
+      for (int r = 0; r < R; ++r) value[r] = splat(x[r * ldx + j]);
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) multiply_add(sum[r][v], value, w[v]);
+      for (int v = 0; v < V; ++v) {
+        const Floats w = weight(v);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) multiply_add(sum[r][v], value[r], w);
+      }
+    } else {
+      Floats w[V];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) w[v] = weight(v);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const Floats value = splat(x[r * ldx + j]);
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) multiply_add(sum[r][v], value, w[v]);
+      }
     }
   };
   int64_t i = 0;
@@ -172,6 +185,8 @@ void multiply(const Multiply& m) {
       s += multiply_wide<Strip, 1, kMostStrips / 2>(at(s), strips - s);
     } else if (rows == 2) {
       s = multiply_wide<Strip, 2, kMostStrips / 2>(b, strips);
+    } else if (rows == 3) {
+      s = multiply_wide<Strip, 3, kMostStrips / 2>(b, strips);
     }
     for (; s < strips; ++s) multiply_rows<Strip>(at(s), rows);
     if (m.n % kStrip) multiply_tail<Strip>(at(s), rows, m.n % kStrip);

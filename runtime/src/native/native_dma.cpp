@@ -1,5 +1,6 @@
 // dma_gather and dma_scatter: rows by index. Whatever is not regular goes to the reference engine, which
 // says what is wrong with it.
+#include <algorithm>
 #include <cstring>
 
 #include "native_engine.h"
@@ -7,6 +8,8 @@
 
 namespace opennpu::native {
 namespace {
+
+constexpr int64_t kPrefetchedRows = 32;  // of a gather: the matrix unit asks for the others
 
 int64_t index_at(const std::byte* indices, int64_t dtype, int64_t i) {
   if (dtype == int64_t(isa::Dtype::I64)) {
@@ -55,15 +58,27 @@ bool NativeEngine::gather(Core& core, const isa::DmaGather& op) const {
   const Extent to = written(op).extent;
   std::byte* spm = check_memory(core, isa::Space::Spm, to);
   if (to.empty()) return false;
-  const bool dense = op.row_stride == op.row_bytes && op.dst_row_stride == op.row_bytes;
+  const int64_t rows = op.count * op.rows;
+  const bool dense = op.dst_row_stride == op.row_bytes && op.dst_index_stride == op.rows * op.row_bytes;
+  if (dense && rows <= int64_t{Pending::kMostRows}) {
+    Pending& pending = static_cast<State&>(*core.state).pending;
+    const std::byte** row = pending.add_rows(to, op.row_bytes, spm).data();
+    const bool regular = for_each_index(core, op, op.src, false, [&](const std::byte* from, int64_t) {
+      for (int64_t r = 0; r < op.rows; ++r) *row++ = from + r * op.row_stride;
+    });
+    if (!regular) {
+      pending.forget_last();
+      return false;
+    }
+    const std::byte* const* first = row - rows;
+    for (int64_t r = 0; r < std::min(rows, kPrefetchedRows); ++r)
+      for (int64_t i = 0; i < op.row_bytes; i += 64) __builtin_prefetch(first[r] + i);
+    return true;
+  }
   return for_each_index(core, op, op.src, false, [&](const std::byte* from, int64_t i) {
     std::byte* row = spm + op.dst + i * op.dst_index_stride;
-    if (dense) {
-      std::memcpy(row, from, op.rows * op.row_bytes);
-    } else {
-      for (int64_t r = 0; r < op.rows; ++r)
-        std::memcpy(row + r * op.dst_row_stride, from + r * op.row_stride, op.row_bytes);
-    }
+    for (int64_t r = 0; r < op.rows; ++r)
+      std::memcpy(row + r * op.dst_row_stride, from + r * op.row_stride, op.row_bytes);
   });
 }
 

@@ -50,7 +50,7 @@ NativeEngine::NativeEngine(const npu_chip_desc& chip, const Kernels& kernels)
 }
 
 std::unique_ptr<EngineState> NativeEngine::make_state(const npu_chip_desc& chip) const {
-  return std::make_unique<State>(chip);
+  return std::make_unique<State>(chip, kernels_);
 }
 
 // ---------------------------------------------------------------- load and store queues
@@ -76,10 +76,20 @@ void NativeEngine::execute(Core& core, const isa::DmaStore& op) const {
   if (from.empty()) return;
   touch(core, op);
   const Extent to = strided_extent(op.dst, op.bytes, {{op.n0, op.ds0}, {op.n1, op.ds1}, {op.n2, op.ds2}});
-  if (std::byte* hull = core.hbm.find(to.begin, to.end - to.begin, true))
+  Pending& pending = state_of(core).pending;
+  if (std::byte* hull = core.hbm.find(to.begin, to.end - to.begin, true)) {
+    pending.before_store(hull, hull + (to.end - to.begin), core.memory.spm);
     copy(op, hull + (op.dst - to.begin), spm + op.src);
-  else
+  } else {
+    pending.before_barrier(core.memory.spm);
     reference_->execute(core, op);
+  }
+}
+
+void NativeEngine::execute(Core& core, const isa::DmaScatter& op) const {
+  touch(core, op);
+  state_of(core).pending.before_barrier(core.memory.spm);  // it may store anywhere
+  if (!scatter(core, op)) reference_->execute(core, op);
 }
 
 // ---------------------------------------------------------------- matrix queue
@@ -122,7 +132,6 @@ void NativeEngine::execute(Core& core, const isa::MxMul& op) const {
     if (!KERNEL(core, op)) reference_->execute(core, op);             \
   }
 WITH_KERNEL(DmaGather, gather)
-WITH_KERNEL(DmaScatter, scatter)
 WITH_KERNEL(VUnary, unary)
 WITH_KERNEL(VBinary, binary)
 WITH_KERNEL(VFill, fill)

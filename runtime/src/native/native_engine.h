@@ -15,11 +15,13 @@ namespace opennpu::native {
 inline constexpr int64_t kChunk = 512;  // floats of an element-wise run: stays in the first-level cache
 
 struct State : EngineState {
-  explicit State(const npu_chip_desc& chip) : stationary(chip), block(kPanelRows * chip.mx_k) {}
+  State(const npu_chip_desc& chip, const Kernels& kernels)
+      : stationary(chip, kernels.turn), block(kPanelRows * chip.mx_k) {}
   void reset() override {
     stationary.reset();
     pending.reset();
   }
+  void before_barrier(const CoreMemory& memory) override { pending.before_barrier(memory.spm); }
 
   Stationary stationary;
   Pending pending;

@@ -194,7 +194,7 @@ bool NativeEngine::softmax(Core& core, const isa::VSoftmaxStep& op) const {
   }
   if (!p) return true;
   std::vector<float>& row = static_cast<State&>(*core.state).row;
-  row.resize(op.n);
+  row.resize(op.n + 15);
   const uint32_t scale_bits = uint32_t(op.scale);
   float scale;
   std::memcpy(&scale, &scale_bits, 4);

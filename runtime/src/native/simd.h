@@ -64,6 +64,19 @@ inline Floats sqrt(Floats x) {
 inline Floats select(Ints mask, Floats a, Floats b) { return mask ? a : b; }
 inline Floats abs(Floats x) { return Floats(Ints(x) & 0x7fffffff); }
 
+// The words, or pairs of them, of the low and high halves of both in turn; in each 128 bits.
+#if ONPU_LANES == 8
+inline Ints low_words(Ints a, Ints b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13); }
+inline Ints high_words(Ints a, Ints b) { return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15); }
+inline Ints low_pairs(Ints a, Ints b) { return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13); }
+inline Ints high_pairs(Ints a, Ints b) { return __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15); }
+#else
+inline Ints low_words(Ints a, Ints b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+inline Ints high_words(Ints a, Ints b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+inline Ints low_pairs(Ints a, Ints b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
+inline Ints high_pairs(Ints a, Ints b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
+#endif
+
 // The two bf16 values of each 32-bit lane, the one at the lower address first.
 inline Floats low_bf16(Ints pair) { return Floats(pair << 16); }
 inline Floats high_bf16(Ints pair) { return Floats(pair & int32_t(0xffff0000)); }

@@ -1,9 +1,8 @@
 #include "stationary.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
-
-#include "kernels.h"
 
 namespace opennpu::native {
 namespace {
@@ -26,80 +25,37 @@ Extent source_extent(const isa::MxLoad& op, const npu_chip_desc& chip) {
   }
 }
 
-// Byte offset of element (k, n) in its layout.
-int64_t element_offset(const isa::MxLoad& op, const npu_chip_desc& chip, int64_t k, int64_t n) {
-  const int64_t size = dtype_size(op.dtype);
-  switch (isa::Layout(op.layout)) {
-    case isa::Layout::Kn:
-      return k * op.stride + n * size;
-    case isa::Layout::Nk:
-      return n * op.stride + k * size;
-    default: {
-      const int64_t pair = op.dtype == int64_t(isa::Dtype::Bf16) ? chip.pair : 1;
-      return (n / chip.strip) * op.stride +
-             ((k / pair * chip.strip + n % chip.strip) * pair + k % pair) * size;
+// ---- whole strips; `strip` are those of one after the other, `stride` bytes apart
+
+constexpr int64_t kAhead = 32;  // rows: what is read from memory is on its way by then
+
+void prefetch(const std::byte* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+}
+
+using Halves = uint16_t __attribute__((vector_size(16)));
+
+// Two rows of bf16 as pairs, in `strips` strips.
+void interleave(std::byte* strip, int64_t stride, const std::byte* even, const std::byte* odd,
+                int64_t strips) {
+  for (int64_t s = 0; s < strips; ++s, strip += stride)
+    for (int64_t half = 0; half < 2; ++half, even += sizeof(Halves), odd += sizeof(Halves)) {
+      Halves a, b;
+      std::memcpy(&a, even, sizeof a);
+      std::memcpy(&b, odd, sizeof b);
+      const Halves low = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+      const Halves high = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+      std::memcpy(strip + 2 * half * sizeof(Halves), &low, sizeof low);
+      std::memcpy(strip + (2 * half + 1) * sizeof(Halves), &high, sizeof high);
     }
-  }
-}
-
-// ---- whole strips; each returns how much of K it has packed
-
-using Words = uint32_t __attribute__((vector_size(16)));
-
-Words load(const std::byte* p) {
-  Words words;
-  std::memcpy(&words, p, sizeof words);
-  return words;
-}
-
-// Rows of K by 32-bit words (an f32, a pair of bf16), 4 × 4 of them transposed at a time.
-int64_t turn(std::byte* strip, const std::byte* in, int64_t stride, int64_t words) {
-  int64_t k = 0;
-  for (; k + 4 <= words; k += 4)
-    for (int64_t c = 0; c < kStrip; c += 4) {
-      const std::byte* block = in + c * stride + k * 4;
-      const Words r0 = load(block), r1 = load(block + stride);
-      const Words r2 = load(block + 2 * stride), r3 = load(block + 3 * stride);
-      const Words low01 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5);
-      const Words low23 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
-      const Words high01 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
-      const Words high23 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
-      const Words columns[] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
-                               __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-                               __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
-                               __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-      for (int64_t i = 0; i < 4; ++i)
-        std::memcpy(strip + ((k + i) * kStrip + c) * 4, &columns[i], sizeof(Words));
-    }
-  return k;
-}
-
-// Two rows of bf16 as pairs.
-int64_t interleave(std::byte* strip, const std::byte* in, int64_t stride, int64_t rows) {
-  int64_t k = 0;
-  for (; k + kPair <= rows; k += kPair) {
-    uint16_t even[kStrip], odd[kStrip], pairs[kStrip * kPair];
-    std::memcpy(even, in + k * stride, sizeof even);
-    std::memcpy(odd, in + (k + 1) * stride, sizeof odd);
-    for (int c = 0; c < kStrip; ++c) {
-      pairs[2 * c] = even[c];
-      pairs[2 * c + 1] = odd[c];
-    }
-    std::memcpy(strip + k * kStrip * 2, pairs, sizeof pairs);
-  }
-  return k;
-}
-
-// Rows of f32 as they are.
-int64_t copy_rows(std::byte* strip, const std::byte* in, int64_t stride, int64_t rows) {
-  for (int64_t k = 0; k < rows; ++k) std::memcpy(strip + k * kStrip * 4, in + k * stride, kStrip * 4);
-  return rows;
 }
 
 }  // namespace
 
-Stationary::Stationary(const npu_chip_desc& chip)
-    : own_(ceil_div(chip.mx_n, kStrip) * kStrip * (ceil_div(chip.mx_k, kPair) * kPair) * 4) {}
+Stationary::Stationary(const npu_chip_desc& chip, Turn turn)
+    : turn_(turn),
+      own_(ceil_div(chip.mx_n, kStrip) * kStrip * (ceil_div(chip.mx_k, kPair) * kPair) * 4),
+      rows_(std::max(chip.mx_k, chip.mx_n)) {}
 
 void Stationary::reset() {
   strips_ = own_.data();
@@ -125,16 +81,27 @@ void Stationary::load(const Core& core, const isa::MxLoad& op, Pending& pending)
     return;
   }
   check_aligned(op.src | op.stride, op.dtype);
+  if (isa::Layout(op.layout) != isa::Layout::Packed) {
+    const bool by_k = isa::Layout(op.layout) == isa::Layout::Kn;
+    const int64_t count = by_k ? k_ : n_, bytes = (by_k ? n_ : k_) * dtype_size(op.dtype);
+    if (!pending.find_rows(extent, op.src, op.stride, bytes, count, rows_.data())) {
+      pending.before_read(extent, spm);
+      for (int64_t r = 0; r < count; ++r) rows_[r] = spm + op.src + r * op.stride;
+    }
+    strip_stride_ = pack(op);
+    strips_ = own_.data();
+    aliased_ = {};
+    return;
+  }
   const std::byte* constant = pending.find(extent);
   if (!constant) pending.before_read(extent, spm);
   const std::byte* source = constant ? constant + (op.src - extent.begin) : spm + op.src;
-  const bool same_pair = dtype_ == isa::Dtype::F32 || chip.pair == kPair;
-  if (isa::Layout(op.layout) == isa::Layout::Packed && chip.strip == kStrip && same_pair) {
+  if (chip.strip == kStrip && (dtype_ == isa::Dtype::F32 || chip.pair == kPair)) {
     strips_ = source;
     strip_stride_ = op.stride;
     aliased_ = constant ? Extent{} : extent;
   } else {
-    strip_stride_ = pack(source, op, chip);
+    strip_stride_ = pack_foreign(source, op, chip);
     strips_ = own_.data();
     aliased_ = {};
   }
@@ -151,23 +118,57 @@ void Stationary::before_write(const Extent& extent) {
   aliased_ = {};
 }
 
-// Returns the stride of the strips it made. A whole strip goes the fast way as far as it leads.
-int64_t Stationary::pack(const std::byte* source, const isa::MxLoad& op, const npu_chip_desc& chip) {
+// From rows_, of K or of N. Returns the stride of the strips it made.
+int64_t Stationary::pack(const isa::MxLoad& op) {
   const int64_t size = dtype_size(op.dtype), pair = 4 / size, stride = ceil_div(k_, pair) * kStrip * 4;
-  for (int64_t first = 0; first < n_; first += kStrip) {
-    std::byte* strip = own_.data() + first / kStrip * stride;
-    const int64_t columns = n_ - first < kStrip ? n_ - first : kStrip;
-    const std::byte* in = source + element_offset(op, chip, 0, first);
-    int64_t k = 0;
-    if (columns == kStrip && isa::Layout(op.layout) == isa::Layout::Nk)
-      k = turn(strip, in, op.stride, k_ / pair) * pair;
-    else if (columns == kStrip && isa::Layout(op.layout) == isa::Layout::Kn)
-      k = pair == kPair ? interleave(strip, in, op.stride, k_) : copy_rows(strip, in, op.stride, k_);
-    for (; k < k_; ++k)
-      for (int64_t c = 0; c < columns; ++c)
-        std::memcpy(strip + ((k / pair * kStrip + c) * pair + k % pair) * size,
-                    source + element_offset(op, chip, k, first + c), size);
+  const int64_t strips = n_ / kStrip;  // whole ones
+  if (isa::Layout(op.layout) == isa::Layout::Nk) {
+    for (int64_t s = 0; s < ceil_div(n_, kStrip); ++s) {
+      for (int64_t n = s * kStrip + kAhead; n < std::min((s + 1) * kStrip + kAhead, n_); ++n)
+        prefetch(rows_[n], k_ * size);
+      std::byte* strip = own_.data() + s * stride;
+      const int64_t done = s < strips ? turn_(strip, rows_.data() + s * kStrip, k_ / pair) * pair : 0;
+      pack_rest(op, done, k_, s * kStrip, std::min((s + 1) * kStrip, n_));
+    }
+    return stride;
   }
+  int64_t done = 0;
+  for (; done + pair <= k_; done += pair) {
+    for (int64_t k = done + kAhead; k < std::min(done + kAhead + pair, k_); ++k)
+      prefetch(rows_[k], n_ * size);
+    std::byte* strip = own_.data() + done / pair * kStrip * 4;
+    if (pair == kPair)
+      interleave(strip, stride, rows_[done], rows_[done + 1], strips);
+    else
+      for (int64_t s = 0; s < strips; ++s)
+        std::memcpy(strip + s * stride, rows_[done] + s * kStrip * 4, kStrip * 4);
+  }
+  pack_rest(op, done, k_, 0, strips * kStrip);
+  pack_rest(op, 0, k_, strips * kStrip, n_);
+  return stride;
+}
+
+// Elements [k, k_end) × [n, n_end), one by one.
+void Stationary::pack_rest(const isa::MxLoad& op, int64_t k, int64_t k_end, int64_t n, int64_t n_end) {
+  const bool by_k = isa::Layout(op.layout) == isa::Layout::Kn;
+  const int64_t size = dtype_size(op.dtype), pair = 4 / size, stride = ceil_div(k_, pair) * kStrip * 4;
+  for (; k < k_end; ++k)
+    for (int64_t c = n; c < n_end; ++c)
+      std::memcpy(
+          own_.data() + c / kStrip * stride + ((k / pair * kStrip + c % kStrip) * pair + k % pair) * size,
+          by_k ? rows_[k] + c * size : rows_[c] + k * size, size);
+}
+
+// From the packed layout of a chip with other strips or pairs than the kernels'.
+int64_t Stationary::pack_foreign(const std::byte* source, const isa::MxLoad& op, const npu_chip_desc& chip) {
+  const int64_t size = dtype_size(op.dtype), pair = 4 / size, stride = ceil_div(k_, pair) * kStrip * 4;
+  const int64_t theirs = dtype_ == isa::Dtype::Bf16 ? chip.pair : 1;
+  for (int64_t k = 0; k < k_; ++k)
+    for (int64_t n = 0; n < n_; ++n) {
+      const int64_t from = ((k / theirs * chip.strip + n % chip.strip) * theirs + k % theirs) * size;
+      const int64_t to = ((k / pair * kStrip + n % kStrip) * pair + k % pair) * size;
+      std::memcpy(own_.data() + n / kStrip * stride + to, source + n / chip.strip * op.stride + from, size);
+    }
   return stride;
 }
 

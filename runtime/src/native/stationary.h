@@ -7,6 +7,7 @@
 
 #include "bounds.h"
 #include "engine.h"
+#include "kernels.h"
 #include "pending.h"
 
 namespace opennpu::native {
@@ -15,7 +16,7 @@ namespace opennpu::native {
 // packed at load.
 class Stationary {
  public:
-  explicit Stationary(const npu_chip_desc& chip);
+  Stationary(const npu_chip_desc& chip, Turn turn);
 
   void reset();  // the tile of 0 × 0 that a launch starts with
 
@@ -33,9 +34,13 @@ class Stationary {
   int64_t strip_stride() const { return strip_stride_; }
 
  private:
-  int64_t pack(const std::byte* source, const isa::MxLoad& op, const npu_chip_desc& chip);
+  int64_t pack(const isa::MxLoad& op);
+  void pack_rest(const isa::MxLoad& op, int64_t k, int64_t k_end, int64_t n, int64_t n_end);
+  int64_t pack_foreign(const std::byte* source, const isa::MxLoad& op, const npu_chip_desc& chip);
 
+  Turn turn_;
   std::vector<std::byte> own_;
+  std::vector<const std::byte*> rows_;  // of the tile being packed, where each lies
   const std::byte* strips_ = nullptr;
   int64_t strip_stride_ = 0, k_ = 0, n_ = 0;
   isa::Dtype dtype_ = isa::Dtype::F32;

@@ -25,9 +25,9 @@ def test_memory_is_the_same(seed):
     assert np.array_equal(reference, native), f"byte {np.flatnonzero(reference != native)[0]} differs"
 
 
-def run(engine: str, data: bytes, seed: int) -> np.ndarray:
+def run(engine: str, data: bytes, seed: int, chip=SMALL) -> np.ndarray:
     """The output buffer: what the program stored, and at its end scratchpad and accumulator."""
-    device = Device(SMALL, engine=engine, hbm_bytes=1 << 20)
+    device = Device(chip, engine=engine, hbm_bytes=1 << 20)
     constant, out = device.alloc(CONSTANT), device.alloc(3 * SPM)
     halves = np.random.default_rng(seed).integers(0x3F00, 0x4000, CONSTANT // 2)  # bf16 from 0.5 to 2
     constant.numpy().view(np.uint16)[:] = halves
@@ -47,13 +47,20 @@ def program(rng: random.Random) -> list:
         strided_load,
         written_load,
         gather,
+        gathered,
+        gathered,
+        scatter,
+        barrier,
         store,
         stationary,
         multiply,
         vector,
         select,
     )
-    steps = [rng.choice(kinds)(rng) for _ in range(rng.randrange(5, 60))]
+    steps = []
+    for _ in range(rng.randrange(5, 60)):
+        made = rng.choice(kinds)(rng)
+        steps += made if isinstance(made, list) else [made]
     acc = TileOperand("acc", "f32", Affine(0), 0, 0, 4)
     return [
         op("s_arg", rd=CONST, index=0),
@@ -99,10 +106,38 @@ def written_load(rng):
     return op("dma_load", dst=at(rng, 256), src=r(OUT, plus=at(rng, 256)), **runs(256))
 
 
+def row(rng, size: int = SPM) -> int:
+    """The address of a row of 32 bytes, so that instructions meet in the same rows."""
+    return 32 * rng.randrange((size - 512) // 32)
+
+
 def gather(rng):
-    rows = {"count": 2, "limit": 1 << 30, "group": 1 << 30, "rows": 3, "row_bytes": 32, "row_stride": 32}
-    dst = {"dst": at(rng, 512), "dst_index_stride": rng.choice((96, 128)), "dst_row_stride": 32}
-    return op("dma_gather", src=r(CONST), index=r(CONST), index_dtype="i32", **rows, **dst)
+    """Of constants, or of what the program also writes; rows of the matrix unit's tile."""
+    pages = {"count": rng.randrange(1, 6), "limit": 1 << 30, "group": 1 << 30, "rows": 3, "row_bytes": 32}
+    walk = {"row_stride": rng.choice((32, 64)), "dst_index_stride": rng.choice((96, 96, 128))}
+    src = r(rng.choice((CONST, OUT)), plus=row(rng))
+    rest = {"dst": row(rng), "dst_row_stride": 32, "index": r(CONST), "index_dtype": "i32"}
+    return op("dma_gather", src=src, **pages, **walk, **rest)
+
+
+def scatter(rng):
+    rows = {"count": 1, "limit": 1 << 30, "group": 1 << 30, "rows": 2, "row_bytes": 32, "row_stride": 32}
+    src = {"src": row(rng), "src_index_stride": 64, "src_row_stride": 32}
+    return op("dma_scatter", dst=r(OUT, plus=row(rng)), index=r(CONST), index_dtype="i32", **rows, **src)
+
+
+def gathered(rng) -> list:
+    """A stationary tile that is rows of a gather, and what may come between."""
+    pages = gather(rng)
+    src, k, n = pages.fields["dst"], rng.randrange(1, 17), rng.randrange(1, 13)
+    k, n, layout = (n, k, "kn") if rng.randrange(2) else (k, n, "nk")
+    tile = op("mx_load", src=src, dtype="bf16", layout=layout, k=k, n=n, stride=32)
+    between = [kind(rng) for kind in rng.sample((store, scatter, barrier, load, vector), rng.randrange(2))]
+    return [pages, *between, tile, multiply(rng)]
+
+
+def barrier(_rng):
+    return op("barrier")
 
 
 def store(rng):
@@ -140,3 +175,29 @@ def select(rng):
     low = at(rng, 300, SPM // 2)
     dst, a = tile(rng, low, 32), tile(rng, low + SPM // 2, 32)
     return op("v_select", dst=dst, cond=a, a=a, b=a, d0=1, d1=6, d2=8)
+
+
+def test_what_another_core_stores_after_a_barrier():
+    """Core 1 stores where both have gathered; what they gathered stays."""
+    two = replace(SMALL, cores=2)
+    rows = {"count": 1, "limit": 1 << 30, "group": 1 << 30, "rows": 4, "row_bytes": 32, "row_stride": 32}
+    data = image(
+        op("s_arg", rd=CONST, index=0),
+        op("s_arg", rd=OUT, index=1),
+        whole(128, 512),
+        op("dma_gather", src=r(OUT), index=r(CONST), index_dtype="i32", dst=0, dst_row_stride=32,
+           dst_index_stride=128, **rows),
+        op("barrier"),
+        op("if", cond=r(0)),
+        op("dma_store", dst=r(OUT), src=512, **runs(128)),
+        op("end_if"),
+        op("barrier"),
+        op("s_alu", op="mul", rd=4, a=r(0), b=128),
+        op("s_alu", op="add", rd=4, a=r(4), b=r(OUT)),
+        op("dma_store", dst=r(4, plus=128), src=0, **runs(128)),
+        args=(READ, WRITE),
+        chip=two,
+    )  # fmt: skip
+    reference, native = (run(engine, data, 0, two) for engine in ("reference", "native"))
+    assert np.array_equal(reference, native)
+    assert np.array_equal(native[128:384].view(np.uint16), np.full(128, 0x3F80))
