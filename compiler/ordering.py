@@ -16,7 +16,7 @@ end, so a loop that runs again goes on where it stopped. An edge that others imp
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -36,6 +36,12 @@ class Block:
 
     is_loop: bool
     items: list["Item"] = field(default_factory=list)
+    slots: int = 1  # the most of a buffer that the loop rotates
+
+    @property
+    def most_trips(self) -> int:
+        """After how many rounds no pair of accesses is new."""
+        return self.slots + 1 if self.is_loop else 1
 
 
 @dataclass(eq=False)
@@ -64,11 +70,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Touch:
-    """An access; the loop body `loop` rotates the buffer's slots."""
+    """An access; the bodies of `loops` rotate the buffer's slots. Outside of them all slots are touched."""
 
     buffer: ir.Operation
     slots: int
-    loop: Block | None
+    loops: tuple[Block, ...]
     writes: bool
 
 
@@ -96,7 +102,7 @@ def find_edges(kernel: ir.Operation) -> list[Edge]:
     known = -1
     while known != len(edges):
         known = len(edges)
-        for trips in range(most_slots + 1, 0, -1):
+        for trips in (most_slots + 1, 3, 2, 1):
             _Walk(edges, trips).block(root, ())
     return list(edges)
 
@@ -104,18 +110,24 @@ def find_edges(kernel: ir.Operation) -> list[Edge]:
 # ---- the tree
 
 
-def _block(body: ir.Block, is_loop: bool, rotating: dict[int, Block]) -> Block:
-    """The tree of a block; `rotating` collects the loop bodies that rotate slots, by their number."""
+Rotating = dict[int | None, tuple[Block, ...]]
+"""The loop bodies that rotate slots, by the number of their turns."""
+
+
+def _block(body: ir.Block, is_loop: bool, rotating: Rotating) -> Block:
+    """The tree of a block, which adds to `rotating`."""
     block = Block(is_loop)
     for op in body.operations:
         if op.operation.name == "npu_tile.slot":
-            rotating[integer(op.operation, "loop", None)] = block
+            number = integer(op.operation, "loop", None)
+            rotating[number] = (*rotating.get(number, ()), block)
+            block.slots = max(block.slots, integer(op.operation, "slots", 1))
         elif (item := _item(op.operation, block, rotating)) is not None:
             block.items.append(item)
     return block
 
 
-def _item(op: ir.Operation, home: Block, rotating: dict[int, Block]) -> Item | None:
+def _item(op: ir.Operation, home: Block, rotating: Rotating) -> Item | None:
     index = len(home.items)
     spec = spec_of(op)
     if spec is not None:
@@ -129,9 +141,9 @@ def _item(op: ir.Operation, home: Block, rotating: dict[int, Block]) -> Item | N
     return Item(op, home, index, inner=inner) if inner.items else None
 
 
-def _touch(alloc: ir.Operation, writes: bool, rotating: dict[int, Block]) -> Touch:
+def _touch(alloc: ir.Operation, writes: bool, rotating: Rotating) -> Touch:
     buffer = buffer_of(alloc.operation)
-    return Touch(buffer.op, buffer.slots, rotating.get(buffer.loop), writes)
+    return Touch(buffer.op, buffer.slots, rotating.get(buffer.loop, ()), writes)
 
 
 def _leaves(block: Block) -> Iterator[Item]:
@@ -205,21 +217,26 @@ class _Walk:
         self.time += 1
         clock = self.clocks[item.queue]
         for touch in item.touches:
-            slot = self.iterations[touch.loop] % touch.slots
-            last = self.last[touch.buffer, slot]
-            for (queue, wrote), access in sorted(last.items(), key=lambda entry: -entry[1].time):
-                conflict = queue != item.queue and (wrote or touch.writes)
-                if conflict and access.time > clock[queue]:
-                    self._order(access, queue, item.queue, path, touch)
-            last[item.queue, touch.writes] = _Access(self.time, path)
+            for slot in self._slots(touch, path):
+                last = self.last[touch.buffer, slot]
+                for (queue, wrote), access in sorted(last.items(), key=lambda entry: -entry[1].time):
+                    conflict = queue != item.queue and (wrote or touch.writes)
+                    if conflict and access.time > clock[queue]:
+                        self._order(access, queue, item.queue, path, touch)
+                last[item.queue, touch.writes] = _Access(self.time, path)
         self.last_time[item.queue] = self.time
+
+    def _slots(self, touch: Touch, path: tuple[_Step, ...]) -> Iterable[int]:
+        """The slots that are touched."""
+        around = next((step.block for step in path if step.block in touch.loops), None)
+        return [self.iterations[around] % touch.slots] if around else range(touch.slots)
 
     def _group(self, item: Item, path: tuple[_Step, ...]) -> None:
         """A loop or an `if`, which may also not run: then only what was known before it is known."""
         before = {queue: dict(clock) for queue, clock in self.clocks.items()}
         self.before.append(before)
         last_time = dict(self.last_time)
-        for iteration in range(self.trips if item.inner.is_loop else 1):
+        for iteration in range(min(self.trips, item.inner.most_trips)):
             self.iterations[item.inner] = iteration
             self.block(item.inner, path)
         self.before.pop()
@@ -239,7 +256,7 @@ class _Walk:
         )
         slots = 0
         if x.item.index >= y.item.index:
-            slots = touch.slots if touch.loop is y.block else 1
+            slots = touch.slots if y.block in touch.loops else 1
         edge = Edge(y.block, x.item, y.item, source, target, slots)
         self.edges[edge] = None
         self.waits[y.item].append(edge)

@@ -50,8 +50,14 @@ def allocs(kernel: ir.Operation) -> list[ir.Operation]:
 def buffer_of(alloc: ir.Operation) -> Buffer:
     """What an alloc asks for."""
     memref = alloc.results[0].type
-    size = -(-memref_bytes(memref) // ALIGN) * ALIGN
-    return Buffer(alloc, space_of(memref), size, integer(alloc, "slots", 1), integer(alloc, "loop", None))
+    return Buffer(
+        alloc, space_of(memref), slot_bytes(memref), integer(alloc, "slots", 1), integer(alloc, "loop", None)
+    )
+
+
+def slot_bytes(memref: ir.Type) -> int:
+    """From one slot of a buffer to the next."""
+    return -(-memref_bytes(memref) // ALIGN) * ALIGN
 
 
 def integer(op: ir.Operation, name: str, default: int | None) -> int | None:

@@ -12,6 +12,9 @@ w. They go through the same blocks then, at the edge through blocks of fewer row
 Source: the bounds on traffic by Hong and Kung (1981); blocks of sums as in Goto and van de Geijn (2008).
 """
 
+from dataclasses import replace
+
+from opennpu.compiler.kernels import views
 from opennpu.compiler.kernels.builder import Share, TileBuilder, TileRef
 from opennpu.compiler.kernels.product import PackedProduct, Rows
 from opennpu.compiler.kernels.scalars import Index, ceildiv, compare, maximum, minimum
@@ -30,14 +33,61 @@ def emit_blocks(b: TileBuilder, product: PackedProduct) -> None:
     first, last = _part(core % column_cores, columns_each, tiles)
     height = _even_blocks(rows_each, tiling.mt)
     with b.loop(row, row + rows_each, height) as start:
-        rows = product.rows(b, (start,), minimum(start + height, end), same_rows, same_columns)
+        rows = Rows((start,), minimum(tiling.mt, minimum(start + height, end) - start), peers=same_columns)
         if tiling.resident:
-            with b.loop(first, last) as tile:
-                product.emit(b, rows, (), tile)
+            _emit_resident(b, product, rows, same_rows, first, last)
             return
         width = _even_blocks(columns_each, tiling.columns)
         with b.loop(first, first + columns_each, width) as column:
             _emit_sums(b, product, rows, same_rows, column, minimum(column + width, last))
+
+
+def _emit_resident(
+    b: TileBuilder, product: PackedProduct, rows: Rows, same_rows: Share, first: Index, last: Index
+) -> None:
+    """The column tiles from `first` to before `last`, all of the rows' x in scratchpad."""
+    if product.tiling.depth < product.packing.k:
+        _emit_in_parts(b, product, rows, same_rows, first, last)
+        return
+    x = b.alloc((product.tiling.mt, product.packing.k), product.x.dtype)
+    b.load(x, product.x, (*rows.start, 0), (rows.height, product.packing.k), same_rows)
+    with b.loop(first, last) as tile:
+        product.emit(b, replace(rows, resident=x), (), tile)
+
+
+def _emit_in_parts(
+    b: TileBuilder, product: PackedProduct, rows: Rows, same_rows: Share, first: Index, last: Index
+) -> None:
+    """The same with x a part of K at a time: while it comes, the first few tiles take what is there of it.
+
+    They take the last part one after the other, as the first is to leave the accumulator to another. With few
+    rows it is w that takes the time, and x comes at once.
+    """
+    tiling, parts = product.tiling, product.packing.k // product.tiling.depth
+    x = b.ring((tiling.mt, tiling.depth), product.x.dtype, parts)
+    accs = b.ring((tiling.mt, tiling.nt), "f32", tiling.columns, "acc")
+    many = minimum(rows.height // product.chip.mx_k, 1)
+    ahead = minimum(first + many * tiling.columns, last)
+    by_part = views.transpose(views.reshape(product.x, (product.x.shape[0], parts, tiling.depth)), (1, 0, 2))
+
+    def load(part: TileRef, number: Index, count: Index) -> None:
+        b.load(part, by_part, (number, *rows.start, 0), (count, rows.height, tiling.depth), same_rows)
+
+    def add(acc: TileRef, part: TileRef, number: Index, tile: Index) -> None:
+        of_part = replace(rows, resident=part)
+        product.add(b, acc, of_part, (), tile, number * tiling.depth, tiling.depth)
+
+    load(x.tiles(0), 0, parts * (1 - many))
+    with b.turns(x, 0, many * parts) as (number, part):
+        load(part, number, 1)
+        early = minimum(parts - 1 - number, 1) * (ahead - first)
+        with b.turns(accs, first, first + early) as (tile, acc):
+            add(acc, part, number, tile)
+    with b.turns(accs, first, last) as (tile, acc):
+        done = minimum(maximum(ahead - tile, 0), 1) * (parts - 1)
+        with b.loop(done, parts) as number:
+            add(acc, x.tiles(number), number, tile)
+        product.finish(b, acc, rows, tile)
 
 
 def _emit_sums(

@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from opennpu.compiler.kernels.scalars import I64, Index, compare, ssa
 from opennpu.compiler.kernels.values import ITEMSIZE, View
 from opennpu.compiler.kernels.views import row_major
+from opennpu.compiler.tile_ir import slot_bytes
 from opennpu.dialects import npu_tile
 from opennpu.dialects.isa.table import ISA
+from opennpu.dialects.npu_tile.dialect import SlotOp
 from opennpu.dialects.symbols import Dim, Sym
 from torch_mlir import ir
 from torch_mlir.dialects import scf
@@ -66,12 +68,27 @@ class Share:
 ALONE = Share(1, 1)
 
 
+@dataclass(frozen=True)
+class Ring:
+    """`slots` tiles of one shape; `number` tells the rings of a kernel apart."""
+
+    tile: TileRef
+    slots: int
+    number: int
+
+    def tiles(self, slot: Index) -> TileRef:
+        """The tiles from number `slot` on, [tile][row][column]."""
+        stride = slot_bytes(self.tile.buffer.type)
+        return replace(self.tile.permuted(stride, *self.tile.strides[1:]), offset=slot * stride)
+
+
 class TileBuilder:
     """Makes tile ops. `argument` gives the SSA value of a launch argument by its signature key."""
 
     def __init__(self, argument: Callable[[str], ir.Value], address: Callable[["TileBuilder", View], Index]):
         self._argument = argument
         self._address = address
+        self._rings = 0  # made so far
 
     # ---- scalars
 
@@ -132,6 +149,13 @@ class TileBuilder:
             yield
             scf.YieldOp([])
 
+    @contextmanager
+    def turns(self, ring: "Ring", lo: Index, hi: Index) -> Iterator[tuple[I64, TileRef]]:
+        """for i in lo … < hi: i and the tile whose turn it is, from the first on; no other is touched."""
+        with self.loop(lo, hi) as i:
+            number, slots = (ir.IntegerAttr.get(_i64(), n) for n in (ring.number, ring.slots))
+            yield i, ring.tiles(I64(SlotOp(ssa(i - lo), loop=number, slots=slots).res))
+
     # ---- memory
 
     def alloc(self, shape: Sequence[int], dtype: str, space: str = "spm", slots: int = 0) -> TileRef:
@@ -141,6 +165,14 @@ class TileBuilder:
         """
         strides = [s * ITEMSIZE[dtype] for s in row_major(tuple(shape))]
         return TileRef(npu_tile.alloc(shape, dtype, space, slots), dtype, space, _pad(strides, 0))
+
+    def ring(self, shape: Sequence[int], dtype: str, slots: int, space: str = "spm") -> "Ring":
+        """Buffers side by side, which loops take in turn (`turns`): there queues are ordered tile by tile."""
+        tile = self.alloc(shape, dtype, space)
+        for name, value in {"slots": slots, "loop": self._rings}.items():
+            tile.buffer.owner.attributes[name] = ir.IntegerAttr.get(_i64(), value)
+        self._rings += 1
+        return Ring(tile, slots, self._rings - 1)
 
     def dma_load(
         self, dst: TileRef, src: Index, counts, nbytes: Index, src_strides, dst_strides, share: Share = ALONE

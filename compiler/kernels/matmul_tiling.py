@@ -8,7 +8,7 @@ from opennpu.compiler.kernels.scalars import Index, ceildiv, minimum
 from opennpu.compiler.kernels.tiling import BUFFERS
 from opennpu.runtime.chip import Chip
 
-STREAM_BUFFERS, STREAM_TILES = 4, 8
+STREAM_BUFFERS, STREAM_TILES = 4, 16
 """Buffers for parts of w, and stationary tiles in all of them, where a quarter of scratchpad holds as many:
 what is on its way while DMA's latency passes."""
 
@@ -22,10 +22,17 @@ rows every choice loads x and w once."""
 SUMS_PAY = 1.1
 """Sums in scratchpad must save this much of the traffic: the vector unit has to add them."""
 
-SUMS_DEPTH = (2, 4, 8)
+SUMS_DEPTH = (8, 4, 2)
 """How many tiles of w deep a part of K is whose sums are added to those in scratchpad: an addition must take
 the vector unit less time than the products before it take the matrix unit."""
 
+
+PARTS = 16
+"""Of K, in which an x that stays comes: products begin with the first."""
+
+TOGETHER = 4
+"""Column tiles that take the parts of x as they come: for as long as loads of x and their own w take, these
+have work."""
 
 PORT = 4
 """How much cheaper a byte is that a core takes from a shared load than one of its part of HBM: the ports of
@@ -58,8 +65,8 @@ class MatmulTiling:
 class BlockTiling(MatmulTiling):
     """Blocks of y for a core to compute at a time: `mt` rows × `columns` tiles of nt columns.
 
-    Where x is resident these are all columns of the core. Else the block's sums lie in scratchpad
-    while K passes, `depth` of it at a time.
+    Where x is resident it comes `depth` of K at a time, and `columns` tiles take it as it comes, others
+    later. Else the block's sums lie in scratchpad while K passes, `depth` of it at a time.
     """
 
     columns: int
@@ -149,7 +156,10 @@ def _resident(
     rest = chip.spm_bytes - stream_buffers(chip, nt * itemsize) * w - BUFFERS * nt * 4
     most = min(chip.acc_bytes // (nt * 4), rest // (k * itemsize))
     for mt in _heights(most if m is None else min(most, m)):
-        tiling = BlockTiling(mt, nt, chip.mx_k, k, columns=tiles, depth=k)
+        columns = min(TOGETHER, chip.acc_bytes // (mt * nt * 4))
+        parts = [p for p in range(1, PARTS + 1) if k % (p * chip.mx_k) == 0]
+        depth = k // parts[-1] if parts and mt >= chip.mx_k and columns > 1 else k
+        tiling = BlockTiling(mt, nt, chip.mx_k, k, columns, depth)
         if mt * k * itemsize + BUFFERS * tiling.result_rows(chip) * result_bytes <= rest:
             yield tiling
 

@@ -22,7 +22,7 @@ from opennpu.runtime.chip import Chip
 
 @dataclass(frozen=True)
 class Rows:
-    """A block of rows: the first (batch…, row), how many, and their tile where it holds all of K.
+    """A block of rows: the first (batch…, row), how many, and their x where it stays.
 
     `peers` have other rows and take the same tiles of w.
     """
@@ -62,16 +62,14 @@ class Product(ABC):
             return self.tiling.nt
         return tile_extent(tile, self.ny, b.sym(self.y.shape[-1]))
 
-    def rows(
-        self, b: TileBuilder, start: tuple[Index, ...], end: Index, share: Share = ALONE, peers: Share = ALONE
-    ) -> Rows:
-        """The block of rows that begins at `start`, within the rows before `end`; `share` have the same."""
+    def rows(self, b: TileBuilder, start: tuple[Index, ...], end: Index) -> Rows:
+        """The block of rows that begins at `start`, within the rows before `end`."""
         height = minimum(self.tiling.mt, end - start[-1])
         if not self.tiling.resident:
-            return Rows(start, height, None, peers)
+            return Rows(start, height)
         tile = b.alloc((self.tiling.mt, self.tiling.k), self.x.dtype)
-        b.load(tile, self.x, (*start, 0), (height, b.sym(self.x.shape[-1])), share)
-        return Rows(start, height, tile, peers)
+        b.load(tile, self.x, (*start, 0), (height, b.sym(self.x.shape[-1])))
+        return Rows(start, height, tile)
 
     def emit(self, b: TileBuilder, rows: Rows, matrix: tuple[Index, ...], tile: Index) -> None:
         """The column tile of the rows' results; `matrix` picks among several w."""
@@ -120,12 +118,25 @@ class PackedProduct(Product):
     packing: Packing
 
     def accumulate(self, b, acc, rows, matrix, tile) -> None:
-        with b.loop(0, self.packing.k_tiles) as kt:
-            depth = tile_extent(kt, self.tiling.kt, self.packing.k)
-            at = kt * self.tiling.kt
-            w = self.load_weights(b, (*matrix, tile), at, depth, rows.peers)
+        self.add(b, acc, rows, matrix, tile, 0, self.packing.k)
+
+    def add(
+        self,
+        b: TileBuilder,
+        acc: TileRef,
+        rows: Rows,
+        matrix: tuple[Index, ...],
+        tile: Index,
+        first: Index,
+        size: Index,
+    ) -> None:
+        """acc += x · w over `size` of K from `first` on, where a resident x begins; from 0 on acc = x · w."""
+        kt = self.tiling.kt
+        with b.loop(0, size, kt) as at:
+            depth = kt if self.packing.k % kt == 0 else minimum(kt, size - at)
+            w = self.load_weights(b, (*matrix, tile), first + at, depth, rows.peers)
             self.make_stationary(b, w, depth, self.width(b, tile))
-            b.mx_mul(acc, self.depth(b, rows, at, depth), rows.height, accumulate=kt)
+            b.mx_mul(acc, self.depth(b, rows, at, depth), rows.height, accumulate=first + at)
 
     def load_weights(
         self, b: TileBuilder, column: Sequence[Index], at: Index, depth: Index, share: Share

@@ -20,6 +20,7 @@ from opennpu.compiler.tile_ir import (
     integer,
     integer_attr,
     kernels,
+    walk,
 )
 from opennpu.dialects.npu_tile.dialect import SlotOp
 from opennpu.dialects.npu_tile.effects import spec_of
@@ -48,7 +49,9 @@ class _Kernel:
         self.kernel = kernel
         self.free = {"spm": chip.spm_bytes, "acc": chip.acc_bytes}
         self.slots: dict[tuple[ir.Operation, int], SlotOp] = {}  # by loop and number of slots
-        self.turns: dict[ir.Operation, I64] = {}  # by loop
+        slots = [op for op in walk(body_of(kernel)) if op.name == "npu_tile.slot"]
+        self.rings = 1 + max((integer(op, "loop", None) for op in slots), default=-1)
+        self.turns: dict[ir.Operation, I64] = {op.parent: I64(op.operands[0]) for op in slots}  # by loop
 
     def run(self) -> None:
         buffers = [buffer_of(op) for op in allocs(self.kernel)]
@@ -76,7 +79,8 @@ class _Kernel:
     def _rotates(self, buffer: Buffer) -> bool:
         """Whether every iteration of a loop has a fresh buffer, which several queues work on."""
         loop = enclosing(buffer.op, "scf.for")
-        return bool(loop and enclosing(loop, "npu_tile.kernel")) and len(_queues(buffer)) > 1
+        fresh = bool(loop and enclosing(loop, "npu_tile.kernel")) and buffer.loop is None
+        return fresh and len(_queues(buffer)) > 1
 
     def _rotate(self, buffer: Buffer, slots: int) -> None:
         slot = self._slot(enclosing(buffer.op, "scf.for"), slots)
@@ -93,8 +97,8 @@ class _Kernel:
     def _slot(self, loop: ir.Operation, slots: int) -> SlotOp:
         """The slot of the current iteration of a loop; one operation a loop and number of slots."""
         if (loop, slots) not in self.slots:
-            number, turn = integer_attr(len(self.slots)), self._turn(loop)
-            with ir.InsertionPoint.after(turn.value.owner), loop.location:
+            number, turn = integer_attr(self.rings + len(self.slots)), self._turn(loop)
+            with _after(turn.value), loop.location:
                 self.slots[loop, slots] = SlotOp(turn.value, loop=number, slots=integer_attr(slots))
         return self.slots[loop, slots]
 
@@ -108,6 +112,13 @@ class _Kernel:
                 iteration = (I64(body_of(loop).arguments[0]) - lo) // step
                 self.turns[loop] = iteration + before * ceildiv(hi - lo, step)
         return self.turns[loop]
+
+
+def _after(value: ir.Value) -> ir.InsertionPoint:
+    owner = value.owner
+    if isinstance(owner, ir.Block):
+        return ir.InsertionPoint.at_block_begin(owner)
+    return ir.InsertionPoint.after(owner)
 
 
 def _queues(buffer: Buffer) -> set[str]:

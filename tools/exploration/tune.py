@@ -79,7 +79,7 @@ def alternatives(tilings: Sequence[BlockTiling]) -> list[int]:
     """The numbers of the tilings to try besides the first: some of each kind."""
     kinds: dict[int, list[int]] = {}
     for i, tiling in enumerate(tilings):
-        kinds.setdefault(tiling.depth, []).append(i)
+        kinds.setdefault(0 if tiling.resident else tiling.depth, []).append(i)
     return sorted(i for some in list(kinds.values())[:KINDS] for i in some[:OF_A_KIND] if i > 0)
 
 

@@ -17,7 +17,7 @@
 // CHECK: "npu_tile.dma_load"(%[[X]],
 // CHECK: scf.for
 // CHECK: %[[ACC:.*]] = "npu_tile.alloc"() : () -> memref<208x128xf32, "acc">
-// CHECK: scf.for %[[K:.*]] = %{{.*}} to %c5_i64
+// CHECK: scf.for %[[K:.*]] = %{{.*}} to %c576_i64{{.*}} step %c128_i64
 // CHECK: %[[W:.*]] = "npu_tile.alloc"() {wants = 4 : i64} : () -> memref<16384xbf16, "spm">
 // CHECK: "npu_tile.dma_load"(%[[W]],
 // CHECK: "npu_tile.mx_load"(%[[W]], {{.*}} layout = "packed"

@@ -128,6 +128,25 @@ def test_sums_in_scratchpad(k, n, epilogue, cores):
             close(y, reference(x, w, epilogue, params["bias"], residual), "f32")
 
 
+@pytest.mark.parametrize("cores", [2, 4])
+def test_x_in_parts(cores):
+    """More column tiles than take x while it comes; one block of rows and two."""
+    torch.manual_seed(cores)
+    w = (torch.randn(512, 512) / 512**0.5).bfloat16()
+    chip = replace(Chip.load("npu1-lite"), name="parts", cores=cores, acc_kib=384)
+
+    def build(x, w):
+        return [npu.matmul(x, w, True, ["relu"], [], "f32")]
+
+    case = Case(build, {"x": (["T", 512], "bf16")}, {"w": w}, {"T": (0, 4096)}, chip)
+    assert case.signature.report[0]["acc"] == 3 * 240 * 128 * 4, "three tiles at once"
+    for rows in (0, 1, 300, 520):
+        x = torch.randn(rows, 512).bfloat16()
+        (y,) = case(x=x)
+        if rows:
+            close(y, reference(x, w, ["relu"], None, None), "f32")
+
+
 def test_long_rows_stream_tile_by_tile():
     torch.manual_seed(0)
     w = torch.randn(17, 20000) / 141
