@@ -247,8 +247,8 @@ def filled_along(x, axis, count, value):
 
 @converts("aten.cat")
 def cat(xs, axis):
-    xs = [x for x in xs if npu.dims(x) != (0,)] or xs[:1]  # PyTorch lets an empty vector join anything
     element = promote(*xs)
+    xs = [x for x in xs if npu.dims(x) != (0,)] or xs[:1]  # PyTorch lets an empty vector join anything
     return npu.concat([npu.cast(x, element) for x in xs], normal_dim(axis, rank(xs[0])))
 
 

@@ -1,5 +1,6 @@
 // Operators that are compiled for shapes of their own: all that are not pointwise.
 #include <ATen/MemoryOverlap.h>
+#include <ATen/native/TypeProperties.h>
 #include <ATen/ops/empty_strided.h>
 
 #include <algorithm>
@@ -46,14 +47,17 @@ struct Gathered {
   CommonDevice device;
 };
 
-// An old rule of torch.cat: operands of shape [0] count for nothing.
+// An old rule of torch.cat: operands of shape [0] count for nothing but their dtype.
 c10::IValue without_empty(const c10::IValue& value) {
   if (!value.isTensorList()) return value;
+  const std::vector<at::Tensor> all = value.toTensorVector();
   c10::List<at::Tensor> kept;
-  for (const at::Tensor& t : value.toTensorVector()) {
+  for (const at::Tensor& t : all) {
     if (t.dim() != 1 || t.numel() > 0) kept.push_back(t);
   }
-  return kept.empty() ? value : c10::IValue(kept);
+  if (kept.empty() || kept.size() == all.size()) return value;
+  kept.set(0, kept.get(0).to(at::native::result_type(all)));
+  return kept;
 }
 
 std::vector<c10::IValue> inputs_of(const Call& call) {

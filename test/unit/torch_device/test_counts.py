@@ -29,6 +29,9 @@ OPERATIONS = {
     "joined": lambda n: (lambda *parts: torch.cat(parts), *(numbers(n + i) for i in range(n))),
     "joined rows": lambda n: (lambda *parts: torch.cat(parts, -2), *(torch.rand(1, n, 3) for _ in range(n))),
     "joined dtypes": lambda n: (lambda *parts: torch.cat(parts), *(numbers(n), numbers(n).int()) * n),
+    "joined with nothing of a wider dtype": lambda n: (
+        lambda *parts: torch.cat(parts), numbers(n).int(), torch.empty(0).long(), torch.empty(0).long()
+    ),
     "joined columns of other strides": lambda n: (
         lambda *parts: torch.cat([part.t() for part in parts]), *(torch.rand(4, n) for _ in range(n))
     ),
