@@ -6,6 +6,7 @@ was skipped, and with it what says which pages are whose. So all requests are an
 and prefix cache begin anew, and the scheduler's loop too. A chip that is lost ends the server.
 """
 
+import gc
 import itertools
 import logging
 from http import HTTPStatus
@@ -86,6 +87,7 @@ def _requests(scheduler) -> list[Req]:
 
 
 def _tell(requests: int, error: Exception) -> None:
+    gc.collect()  # of earlier failures: their frames, which hold tensors, refer to each other
     allocated = torch.opennpu.memory_allocated()
     logger.error(
         "%d requests have failed, %d bytes of chip memory are in use: %s", requests, allocated, error
