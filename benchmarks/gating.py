@@ -99,6 +99,11 @@ class Recorded:
     fraction: float
     noise: float
 
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether the noise is such that no loss could be told from it."""
+        return NOISE_FACTOR * self.noise >= 1
+
     def lowest(self, benchmark: str) -> float:
         """What a median may fall to."""
         allowed = max(NOISE_FACTOR * self.noise, SLACK.get(benchmark, DEFAULT_SLACK))

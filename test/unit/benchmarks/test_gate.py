@@ -57,6 +57,7 @@ def test_what_cannot_be_recorded():
         gating.record([{"x": 1}])
     with pytest.raises(ValueError, match="different figures"):
         gating.record([{"x": 1}, {"y": 1}])
+    assert gating.record([{"x": 1}, {"x": 2}])["x"].tells_nothing
 
 
 def test_fractions_of_the_benchmarks():
