@@ -73,8 +73,9 @@ def record(path: Path, args: argparse.Namespace) -> int:
     for name in args.benchmarks:
         results = _runs(name, args.runs)
         figures = gating.record([gating.FRACTIONS[name](result) for result in results])
-        for figure in (figure for figure, recorded in figures.items() if recorded.tells_nothing):
-            print(f"warning: {figure}: too noisy to tell a loss; record on an idle machine", file=sys.stderr)
+        for figure in [figure for figure, recorded in figures.items() if recorded.tells_nothing]:
+            print(f"{figure}: too noisy to tell a loss, not recorded", file=sys.stderr)
+            del figures[figure]
         known[name] = {
             "runs": args.runs,
             "load_average": round(os.getloadavg()[0], 1),

@@ -102,6 +102,9 @@ def test_record_and_check(tmp_path, measured, capsys):
     recorded = json.loads(path.read_text())["benchmarks"]["engine"]
     assert recorded["runs"] == 3 and recorded["limits"] == {"read": 10.0}
     assert recorded["figures"]["x"] == {"fraction": 0.51, "noise": pytest.approx(0.02 / 0.51)}
+    measured[:] = [0.1, 0.5, 0.9]
+    assert gate.main(["record", *options, "--results", str(tmp_path / "noisy")]) == 0
+    assert "x: too noisy to tell a loss, not recorded" in capsys.readouterr().err
     measured[:] = [0.30, 0.50, 0.51]
     assert gate.main(["check", *options]) == 0
     measured[:] = [0.30, 0.44, 0.51]
