@@ -49,6 +49,8 @@ class NativeEngine : public Engine {
   bool select(Core& core, const isa::VSelect& op) const;
   bool reduce(Core& core, const isa::VReduce& op) const;
   bool argmax(Core& core, const isa::VReduce& op) const;
+  template <typename Put>
+  void for_each_row(Core& core, const isa::VReduce& op, const Put& put) const;
   bool softmax(Core& core, const isa::VSoftmaxStep& op) const;
 
   // n elements of a float dtype, `stride` bytes apart, to and from f32.

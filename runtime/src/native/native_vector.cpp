@@ -149,35 +149,36 @@ bool NativeEngine::reduce(Core& core, const isa::VReduce& op) const {
                            : kind == isa::Reduce::Max   ? kernels_.max
                                                         : nullptr;
   if (!run || op.d2 <= 0 || !are_float({&op.dst, &op.a})) return false;
-  std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, 1);
-  const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
-  if (!dst) return true;
-  std::vector<float>& row = static_cast<State&>(*core.state).row;
-  row.resize(op.d2);
-  for (int64_t i0 = 0; i0 < op.d0; ++i0)
-    for (int64_t i1 = 0; i1 < op.d1; ++i1) {
-      read(a + offset(op.a, i0, i1, 0), op.a.dtype, op.a.s2, op.d2, row.data());
-      const float result = run(row.data(), op.d2);
-      write(&result, dst + offset(op.dst, i0, i1, 0), op.dst.dtype, op.dst.s2, 1);
-    }
+  for_each_row(core, op, [&](const float* row, std::byte* dst) {
+    const float result = run(row, op.d2);
+    write(&result, dst, op.dst.dtype, op.dst.s2, 1);
+  });
   return true;
 }
 
 bool NativeEngine::argmax(Core& core, const isa::VReduce& op) const {
   const bool known = op.dst.dtype == int64_t(isa::Dtype::I64) || op.dst.dtype == int64_t(isa::Dtype::I32);
   if (!known || op.d2 <= 0 || !is_float(op.a.dtype)) return false;
+  for_each_row(core, op, [&](const float* row, std::byte* dst) {
+    const int64_t index = first_greatest(row, op.d2, kernels_.max(row, op.d2));
+    std::memcpy(dst, &index, dtype_size(op.dst.dtype));  // little-endian
+  });
+  return true;
+}
+
+// Calls put with each row of a, as f32, and where its result goes.
+template <typename Put>
+void NativeEngine::for_each_row(Core& core, const isa::VReduce& op, const Put& put) const {
   std::byte* dst = check_tile(core, op.dst, op.d0, op.d1, 1);
   const std::byte* a = check_tile(core, op.a, op.d0, op.d1, op.d2);
-  if (!dst) return true;
+  if (!dst) return;
   std::vector<float>& row = static_cast<State&>(*core.state).row;
   row.resize(op.d2);
   for (int64_t i0 = 0; i0 < op.d0; ++i0)
     for (int64_t i1 = 0; i1 < op.d1; ++i1) {
       read(a + offset(op.a, i0, i1, 0), op.a.dtype, op.a.s2, op.d2, row.data());
-      const int64_t index = first_greatest(row.data(), op.d2, kernels_.max(row.data(), op.d2));
-      std::memcpy(dst + offset(op.dst, i0, i1, 0), &index, dtype_size(op.dst.dtype));  // little-endian
+      put(row.data(), dst + offset(op.dst, i0, i1, 0));
     }
-  return true;
 }
 
 bool NativeEngine::softmax(Core& core, const isa::VSoftmaxStep& op) const {
