@@ -112,7 +112,7 @@ def _paged_attention(
     check_shape(name, "k", k, (tokens, kv_heads * head_dim))
     check_shape(name, "v", v, (tokens, kv_heads * v_head_dim))
     check_shape(name, "slot_mapping", slot_mapping, (tokens,))
-    return q.new_empty(q.shape[0], heads * v_head_dim)
+    return q.new_empty(tokens, heads * v_head_dim)
 
 
 @operator(
